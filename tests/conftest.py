@@ -1,0 +1,57 @@
+"""What many tests share: a project's params, small made-up weather, and the folder of external data."""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.crops.interface import DailyWeather
+from tasks.params import Params, load
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def params() -> Params:
+    """The project's own params."""
+    return load(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def external_data() -> Path:
+    """The folder with real data that does not ship with the project; skips where it is absent."""
+    folder = Path(os.environ.get("HEADLAND_EXTERNAL_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no external data at {folder}; set HEADLAND_EXTERNAL_DATA")
+    return folder
+
+
+def made_up_weather(site: str, year: int, days: int = 365, seed: int = 0) -> DailyWeather:
+    """A plausible summer-dry year for tests that need some weather, not real weather."""
+    rng = np.random.default_rng([seed, year])
+    day = np.arange(days)
+    warm = 12.0 - 12.0 * np.cos(2 * np.pi * (day - 15) / 365)
+    return DailyWeather(
+        site=site,
+        first_day=date(year, 1, 1),
+        tmin_c=warm - 5.0 + rng.normal(0, 2, days),
+        tmax_c=warm + 6.0 + np.abs(rng.normal(0, 2, days)),
+        rain_mm=np.where(rng.random(days) < 0.25, rng.exponential(8.0, days), 0.0),
+        et0_mm=np.maximum(0.3, 3.0 - 2.5 * np.cos(2 * np.pi * (day - 15) / 365) + rng.normal(0, 0.5, days)),
+        radiation_mj_m2=np.maximum(1.0, 13.0 - 9.0 * np.cos(2 * np.pi * (day - 10) / 365) + rng.normal(0, 2, days)),
+        vapour_pressure_kpa=np.full(days, 1.1),
+        wind_m_s=np.full(days, 2.0),
+        latitude_deg=45.0,
+        longitude_deg=5.0,
+        elevation_m=100.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def weather() -> DailyWeather:
+    """One made-up year at champion."""
+    return made_up_weather("champion", 2001)
