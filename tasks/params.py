@@ -1,0 +1,362 @@
+"""The typed, checked form of ``params.yaml``: every number the pipeline uses, explained once.
+
+``load()`` reads the file once. Whatever is wrong in it (an unknown key, a wrong type, a value out of range, names
+that do not fit together) stops the run with file, line, key and remedy; nothing is corrected silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import Field as _Field
+
+from tasks.params_file import Key, LinedFile, ParamsError, explain, nearest
+
+__all__ = ["Params", "ParamsError", "Split", "load"]
+
+Crop = Literal["maize", "wheat"]
+Name = Annotated[str, _Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Count = Annotated[int, _Field(ge=1)]
+Share = Annotated[float, _Field(ge=0, le=1)]
+Amount = Annotated[float, _Field(ge=0)]
+Positive = Annotated[float, _Field(gt=0)]
+DayOfYear = Annotated[int, _Field(ge=1, le=365)]
+
+
+def _ascending(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if list(values) != sorted(values):
+        raise ValueError("numbers must ascend")
+    return values
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("a name is listed twice")
+    return values
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("must be odd")
+    return value
+
+
+_up, _once = AfterValidator(_ascending), AfterValidator(_distinct)
+Crops = Annotated[tuple[Crop, ...], _once]
+Range = Annotated[tuple[Amount, Amount], _up]
+
+
+def _about(description: str, **limits: Any) -> Any:
+    return _Field(description=description, **limits)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Site(_Section):
+    """A place with weather of its own."""
+
+    reader: Literal["aquacrop", "cabo", "nasa_power", "headland_csv"] = _about("which reader knows the file's form.")
+    source: str = _about("file the reader opens: a name inside the package it ships in, or a path.", min_length=1)
+    latitude_deg: float = _about("degrees north.", ge=-90, le=90)
+    longitude_deg: float = _about("degrees east.", ge=-180, le=180)
+    elevation_m: float = _about("metres above the sea.", ge=-450, le=6000)
+    years_behind_reference: int = _about("as_of minus this is the season that plays its part here.", ge=-100, le=200)
+    crops: Crops = _about("crops grown here for training.")
+    held_out_crops: Crops = _about("crops farmed here only by evaluation.")
+
+
+class CropFields(_Section):
+    """What fields of one crop look like; each field draws its own values."""
+
+    per_season: Count = _about("fields farmed in each season at each site.")
+    soils: Annotated[tuple[str, ...], _once] = _about("soils a field may have.", min_length=1)
+    held_out_soil: str = _about("soil no training field has.")
+    initial_water_frac: Annotated[tuple[Share, Share], _up] = _about("share of available water at sowing: least, most.")
+    sowing_day: Annotated[tuple[DayOfYear, DayOfYear], _up] = _about("day of the year of sowing: first, last.")
+    season_days: int = _about("longest season, days; harvested as it stands after that.", ge=30, le=330)
+    mineral_n_kg_ha: Range = _about("mineral nitrogen in the soil at emergence: least, most.", default=(0.0, 0.0))
+    mineralisation_kg_ha_d: Range = _about("nitrogen mineralised per day: least, most.", default=(0.0, 0.0))
+
+
+class Fields(_Section):
+    """Fields of each crop."""
+
+    maize: CropFields = _about("maize fields.")
+    wheat: CropFields = _about("spring wheat fields.")
+
+    def of(self, crop: Crop) -> CropFields:
+        """Fields of ``crop``."""
+        return self.maize if crop == "maize" else self.wheat
+
+
+class Sensor(_Section):
+    """Errors of one sensor, in its own unit, or as shares of the reading if relative."""
+
+    noise: Amount = _about("standard deviation of each reading's error.")
+    drift_per_day: Amount = _about("standard deviation of the daily step of a drift that accumulates.")
+    survey_error: Amount = _about("standard deviation of one error fixed per field, share of the value.", default=0.0)
+    relative: bool = _about("true: errors are shares of the reading; false: in its unit.")
+
+
+class Dropout(_Section):
+    """Days without readings, for each group of sensors on its own."""
+
+    starts_per_day: Share = _about("chance that an outage starts on a day.")
+    mean_days: float = _about("mean length of an outage, days.", ge=1)
+
+
+class Sensors(_Section):
+    """What the field's sensors get wrong."""
+
+    depletion_frac: Sensor = _about("root-zone depletion from soil moisture probes.")
+    taw_mm: Sensor = _about("total available water, from a soil survey.")
+    soil_mineral_n_kg_ha: Sensor = _about("mineral nitrogen, from a quick test.")
+    lai: Sensor = _about("leaf area index, from a canopy camera.")
+    rain_mm: Sensor = _about("rain gauge.")
+    temperature_c: Sensor = _about("least and greatest air temperature.")
+    et0_mm: Sensor = _about("reference evapotranspiration from the weather station.")
+    dropout: Dropout = _about("outages.")
+
+    def of(self, column: str) -> Sensor:
+        """The sensor behind a column of the records; KeyError for a column no sensor measures."""
+        name = "temperature_c" if column in ("tmin_c", "tmax_c") else column
+        sensor = getattr(self, name, None)
+        if not isinstance(sensor, Sensor):
+            raise KeyError(f"no sensor measures {column}")
+        return sensor
+
+
+class Prices(_Section):
+    """Money, the same in every season."""
+
+    maize_usd_t: Amount = _about("price of dry maize grain, $/t.")
+    wheat_usd_t: Amount = _about("price of dry wheat grain, $/t.")
+    water_usd_ha_mm: Amount = _about("cost of irrigation, $/ha per mm.")
+    nitrogen_usd_kg: Amount = _about("cost of nitrogen, $/kg.")
+    maize_fixed_usd_ha: Amount = _about("costs of a maize field whatever is done on it, $/ha.")
+    wheat_fixed_usd_ha: Amount = _about("costs of a wheat field whatever is done on it, $/ha.")
+
+
+class IrrigationRule(_Section):
+    """Tuning of the four-stage depletion threshold, on training seasons."""
+
+    stage_end_days: Annotated[tuple[Count, Count, Count, Count], _up] = _about("days after sowing a stage ends.")
+    max_irrigation_mm: Positive = _about("most that one irrigation gives, mm.")
+    min_irrigation_mm: Amount = _about("less than this is not worth starting the pump, mm.")
+    fields_per_season: Count = _about("training fields of each season that a candidate is scored on.")
+    candidates: Count = _about("random threshold sets tried first.")
+    survivors: Count = _about("best of them that are tried on all fields.")
+    refinements: int = _about("small changes tried on the best one.", ge=0)
+
+
+class NitrogenRule(_Section):
+    """Tuning of the three-split nitrogen rule, on training seasons."""
+
+    first_split_day: int = _about("days after emergence of the first dose.", ge=0, le=60)
+    split_gdd_c_d: Annotated[tuple[Positive, Positive], _up] = _about("degree days of the second and third dose.")
+    max_dose_kg_ha: Positive = _about("most that one dose gives, kg N/ha.")
+    fields_per_season: Count = _about("training fields of each season that a candidate is scored on.")
+    candidates: Count = _about("random rules tried.")
+
+
+class Rules(_Section):
+    """The rules that act on the estimates and, fed by a sensor, are the baselines."""
+
+    irrigation: IrrigationRule = _about("when and how much to irrigate.")
+    nitrogen: NitrogenRule = _about("how much nitrogen at each split.")
+
+    def of(self, crop: Crop) -> IrrigationRule | NitrogenRule:
+        """Tuning of the rule of ``crop``."""
+        return self.irrigation if crop == "maize" else self.nitrogen
+
+
+class Model(_Section):
+    """One net: what it estimates and how it is trained and compressed."""
+
+    crops: Crops = _about("crops it learns from and serves.", min_length=1)
+    target: Literal["depletion_frac", "n_supply_kg_ha", "yield_t_ha"] = _about("what it estimates.")
+    offset: float = _about("target = offset + scale * output, in the target's unit.")
+    scale: Positive = _about("target = offset + scale * output, in the target's unit.")
+    window_days: int = _about("mornings of history it sees.", ge=8, le=366)
+    widths: tuple[Annotated[int, _Field(ge=4, le=1024)], ...] = _about("channels of each convolution.", min_length=1)
+    kernel: Annotated[int, AfterValidator(_odd)] = _about("days each convolution spans, odd.", ge=1, le=31)
+    prune_ratio: float = _about("share of channels that structured pruning removes.", ge=0, lt=1)
+    epochs: Count = _about("passes of training at most.")
+    windows_per_epoch: Count = _about("windows drawn for each pass.")
+    finetune_epochs: int = _about("passes after pruning.", ge=0)
+    detrend: bool = _about("learn the target without its trend over the years; the device puts the trend back.")
+    crossfit_folds: int = _about(
+        "nets trained without a fold of seasons to calibrate the band; 0: validation only.", ge=0
+    )
+    ship: Literal["int8", "best"] = _about("int8: integers if within the loss allowed; best: whatever measures best.")
+
+    @property
+    def unit(self) -> str:
+        """Unit of the target."""
+        return {"depletion_frac": "1", "n_supply_kg_ha": "kg/ha", "yield_t_ha": "t/ha"}[self.target]
+
+
+class Training(_Section):
+    """How every net is trained."""
+
+    global_batch: Count = _about("windows per optimizer step over all processes together.")
+    learning_rate: float = _about("peak learning rate.", gt=0, le=1)
+    weight_decay: float = _about("decay of weights per step, AdamW.", ge=0, lt=1)
+    patience: Count = _about("passes without progress on validation seasons before training stops.")
+    timeout_s: Positive = _about("a training run is ended after this many seconds: a lost process must not hang it.")
+
+
+class Compression(_Section):
+    """From the trained net to the one that ships."""
+
+    max_metric_loss_frac: Share = _about("greatest loss of the task's metric that int8 may cost, share.")
+    calibration_windows: int = _about("training windows that set the integer ranges.", ge=8)
+    fallback: Annotated[tuple[str, ...], _once] = _about("quantization settings, tried in this order.", min_length=1)
+    latency_runs: int = _about("runs timed for each file.", ge=20)
+
+
+class Evaluation(_Section):
+    """Farming the held-out seasons."""
+
+    fields_per_season: Count = _about("fields farmed in each test season.")
+    bootstrap: int = _about("resamples of seasons behind each interval.", ge=100)
+
+
+class Release(_Section):
+    """What the bundle promises a device."""
+
+    minor: int = _about("release counter within the season: count up for a second release of one as_of.", ge=0, le=999)
+    latency_p99_ms: Positive = _about("budget for one advice, features included, one thread, ms.")
+    peak_rss_mb: Positive = _about("budget for the device process's memory, MB.")
+
+
+class Split(NamedTuple):
+    """Seasons of one site, ascending; no season is in two of them."""
+
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+class Params(_Section):
+    """All of ``params.yaml``."""
+
+    as_of: int = _about("season being prepared, a year of the reference site.", ge=1900, le=2200)
+    seed: int = _about("of everything random.", ge=0, lt=2**32)
+    test_seasons: Count = _about("seasons from as_of on that only evaluation may touch.")
+    validation_every: int = _about("every n-th training season is left out for early stopping and calibration.", ge=2)
+    models: Annotated[tuple[Name, ...], _once] = _about("nets to train, entries of model.", min_length=1)
+    sites: dict[Name, Site] = _about("places with weather.", min_length=1)
+    fields: Fields = _about("fields that differ.")
+    sensors: Sensors = _about("errors of the sensors.")
+    prices: Prices = _about("money.")
+    rules: Rules = _about("tuning of the rules.")
+    model: dict[Name, Model] = _about("the nets by name.", min_length=1)
+    training: Training = _about("how every net is trained.")
+    compression: Compression = _about("from the trained net to the one that ships.")
+    evaluation: Evaluation = _about("farming the held-out seasons.")
+    release: Release = _about("what the bundle promises a device.")
+
+    def season_of(self, site: str) -> int:
+        """The year of ``site`` that plays the part of ``as_of``; KeyError for an unknown site."""
+        return self.as_of - self.sites[site].years_behind_reference
+
+    def split(self, site: str, seasons: Iterable[int]) -> Split:
+        """Divide the ``seasons`` that ``site`` has data for.
+
+        Returns:
+            Before the site's ``as_of``: training, every ``validation_every``-th of them validation. From it on,
+            ``test_seasons`` years: test. Years later still are in none.
+
+        Raises:
+            ParamsError: no test season has data, or a site that grows crops for training has none before ``as_of``.
+        """
+        years, start = sorted(set(seasons)), self.season_of(site)
+        past = [year for year in years if year < start]
+        test = tuple(year for year in years if start <= year < start + self.test_seasons)
+        if not test or (not past and self.sites[site].crops):
+            raise ParamsError(self._no_data(site, years))
+        held = tuple(past[self.validation_every - 1 :: self.validation_every])
+        return Split(tuple(year for year in past if year not in held), held, test)
+
+    def _no_data(self, site: str, years: list[int]) -> str:
+        if not years:
+            return f"as_of: {self.as_of}: site {site} has no complete season at all. Check its weather and season_days."
+        behind = self.sites[site].years_behind_reference
+        first = years[0] + (1 if self.sites[site].crops else 0)
+        here = f" (its season {self.season_of(site)} there)" if behind else ""
+        return (
+            f"as_of: {self.as_of}{here} has no data to train before it and test from it on: site {site} has seasons "
+            f"{years[0]} to {years[-1]}. Choose as_of from {first + behind} to {years[-1] + behind}."
+        )
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and check ``path``. Raises ParamsError naming file, line, key, fault and remedy for every fault found."""
+    file = LinedFile(path)
+    try:
+        params = Params.model_validate(_tuples(file.content))
+    except ValidationError as error:
+        raise file.complain(explain(error, Params)) from None
+    if faults := [*_name_faults(params), *_site_faults(params), *_number_faults(params)]:
+        raise file.complain(faults)
+    return params
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples: what is frozen stays frozen, and strict types need them."""
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    return {key: _tuples(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _name_faults(params: Params) -> Iterator[tuple[Key, str]]:
+    grown = {crop for site in params.sites.values() for crop in site.crops}
+    for i, name in enumerate(params.models):
+        if name not in params.model:
+            yield ("models", i), f"no entry model.{name}. {nearest(name, params.model)}"
+    for name, model in params.model.items():
+        if name not in params.models:
+            yield ("model", name), "described but not trained. Add it to models or delete it."
+        for crop in sorted(set(model.crops) - grown):
+            yield ("model", name, "crops"), f"no site grows {crop} for training. Add it to a site's crops."
+        if model.target == "n_supply_kg_ha" and "maize" in model.crops:
+            yield ("model", name, "target"), "maize has no nitrogen balance. Choose crops: [wheat] or another target."
+
+
+def _site_faults(params: Params) -> Iterator[tuple[Key, str]]:
+    if all(site.years_behind_reference for site in params.sites.values()):
+        yield ("sites",), "no reference site. as_of names a year of it: set years_behind_reference: 0 for one site."
+    for name, site in params.sites.items():
+        for crop in sorted(set(site.crops) & set(site.held_out_crops)):
+            yield ("sites", name, "held_out_crops"), f"{crop} is in crops too. A crop trained on here is not held out."
+        if not (site.crops or site.held_out_crops):
+            yield ("sites", name), "grows nothing. Name a crop in crops or held_out_crops, or delete the site."
+    for crop in ("maize", "wheat"):
+        fields = params.fields.of(crop)
+        if fields.held_out_soil in fields.soils:
+            yield ("fields", crop, "held_out_soil"), f"{fields.held_out_soil} is in soils too. Delete it there."
+
+
+def _number_faults(params: Params) -> Iterator[tuple[Key, str]]:
+    for crop in ("maize", "wheat"):
+        fields = params.fields.of(crop)
+        last = fields.sowing_day[1] + fields.season_days - 1
+        if last > 365:
+            yield ("fields", crop, "season_days"), f"a season would end on day {last} of the year. Keep it within 365."
+    rule = params.rules.irrigation
+    if rule.stage_end_days[-1] < params.fields.maize.season_days:
+        days = params.fields.maize.season_days
+        yield (
+            ("rules", "irrigation", "stage_end_days"),
+            f"the last stage ends before fields.maize.season_days ({days}).",
+        )
+    if rule.min_irrigation_mm > rule.max_irrigation_mm:
+        yield ("rules", "irrigation", "min_irrigation_mm"), f"above max_irrigation_mm ({rule.max_irrigation_mm:g})."
+    if rule.survivors > rule.candidates:
+        yield ("rules", "irrigation", "survivors"), f"more than candidates ({rule.candidates})."
