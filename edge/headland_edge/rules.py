@@ -1,0 +1,220 @@
+"""Rules that turn the state of a field into a dose: on the device, as baselines, and when they are tuned.
+
+A rule serialises to a plain dict (in the manifest under ``policy``) and back without loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from headland_edge.features import gdd
+from headland_edge.records import Records
+
+_STAGES = 4
+_SPLITS = 3
+
+
+class RuleError(ValueError):
+    """A rule is not usable; the message names the key and what is expected."""
+
+
+@dataclass(frozen=True)
+class FourStageRule:
+    """Irrigate when depletion passes the threshold of the growth stage, and refill.
+
+    The form of AquaCrop's soil-moisture-target irrigation with four stages, stages by days after sowing.
+
+    Raises:
+        RuleError: wrong number of stages, stages not ascending, or amounts that make no sense.
+    """
+
+    thresholds_frac: tuple[float, ...]
+    """Four depletions, shares of total available water: irrigate above."""
+    stage_end_days: tuple[int, ...]
+    """Four days after sowing: last day of each stage. The last stage's threshold holds after its end, too."""
+    max_irrigation_mm: float
+    """Largest amount applied on one day."""
+    min_irrigation_mm: float
+    """Smaller amounts are not worth starting the pump: nothing is applied."""
+
+    def __post_init__(self) -> None:
+        _check_numbers("thresholds_frac", self.thresholds_frac, _STAGES)
+        _check_numbers("stage_end_days", self.stage_end_days, _STAGES)
+        _check_ascending("stage_end_days", self.stage_end_days)
+        _check_numbers("max_irrigation_mm, min_irrigation_mm", (self.max_irrigation_mm, self.min_irrigation_mm), 2)
+        if not 0.0 <= self.min_irrigation_mm <= self.max_irrigation_mm:
+            raise RuleError("irrigation amounts must satisfy 0 <= min_irrigation_mm <= max_irrigation_mm")
+
+    def threshold_frac(self, days_after_sowing: int) -> float:
+        """Threshold of the stage that ``days_after_sowing`` lies in."""
+        for threshold, end in zip(self.thresholds_frac, self.stage_end_days, strict=True):
+            if days_after_sowing <= end:
+                return threshold
+        return self.thresholds_frac[-1]
+
+    def irrigation_mm(self, days_after_sowing: int, depletion_frac: float, taw_mm: float) -> float:
+        """Amount to apply today, mm, always finite.
+
+        Raises:
+            ValueError: depletion or total available water is not finite.
+        """
+        depletion_mm = depletion_frac * taw_mm
+        if not math.isfinite(depletion_mm):
+            raise ValueError(f"depletion {depletion_frac} of {taw_mm} mm is not a finite amount")
+        if depletion_frac <= self.threshold_frac(days_after_sowing):
+            return 0.0
+        amount = min(self.max_irrigation_mm, depletion_mm)
+        return float(amount) if amount > 0.0 and amount >= self.min_irrigation_mm else 0.0
+
+    def with_thresholds(self, thresholds_frac: tuple[float, ...]) -> FourStageRule:
+        """The same rule with other thresholds."""
+        return replace(self, thresholds_frac=thresholds_frac)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain form for JSON; ``rule_from_dict`` reads it."""
+        return {
+            "kind": "four_stage",
+            "thresholds_frac": [float(x) for x in self.thresholds_frac],
+            "stage_end_days": [int(x) for x in self.stage_end_days],
+            "max_irrigation_mm": float(self.max_irrigation_mm),
+            "min_irrigation_mm": float(self.min_irrigation_mm),
+        }
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """Nitrogen in three splits, each dose falling with what the soil supplies by itself.
+
+    Slope 0 gives fixed doses; with the soil test as supply it is a soil-test rule.
+
+    Raises:
+        RuleError: wrong number of splits, splits not ascending, or amounts that make no sense.
+    """
+
+    split_gdd: tuple[float, ...]
+    """First split: days after sowing. Second and third: growing degree days, C d."""
+    base_kg_ha: tuple[float, ...]
+    """Dose of each split at no supply."""
+    slope: tuple[float, ...]
+    """Dose saved for each kg/ha of supply."""
+    max_dose_kg_ha: float
+    """Largest single dose."""
+
+    def __post_init__(self) -> None:
+        _check_numbers("split_gdd", self.split_gdd, _SPLITS)
+        _check_numbers("base_kg_ha", self.base_kg_ha, _SPLITS)
+        _check_numbers("slope", self.slope, _SPLITS)
+        _check_numbers("max_dose_kg_ha", (self.max_dose_kg_ha,), 1)
+        _check_ascending("split_gdd[1:]", self.split_gdd[1:])
+        if self.split_gdd[0] < 0 or self.max_dose_kg_ha < 0:
+            raise RuleError("split_gdd[0] and max_dose_kg_ha must not be negative")
+
+    def due_mornings(self, records: Records) -> tuple[int | None, ...]:
+        """Morning (row of ``records``) on which each split was or is due, None where it still lies ahead."""
+        known = gdd(records)
+        day = math.ceil(self.split_gdd[0])
+        first = day if day < records.n_mornings else None
+        later = [int((known < threshold).sum()) for threshold in self.split_gdd[1:]]
+        return (first, *(k if k < records.n_mornings else None for k in later))
+
+    def due_split(self, records: Records) -> int | None:
+        """Number of the split (0, 1, 2) due on the last morning of ``records``, None if none is."""
+        due = self.due_mornings(records)
+        today = records.n_mornings - 1
+        return due.index(today) if today in due else None
+
+    def dose_kg_ha(self, split: int, supply_kg_ha: float) -> float:
+        """Dose of split number ``split``, kg N/ha, always finite.
+
+        Raises:
+            ValueError: the supply is not finite.
+        """
+        if not math.isfinite(supply_kg_ha):
+            raise ValueError(f"nitrogen supply {supply_kg_ha} kg/ha is not finite")
+        dose = self.base_kg_ha[split] - self.slope[split] * supply_kg_ha
+        return float(min(max(dose, 0.0), self.max_dose_kg_ha))
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain form for JSON; ``rule_from_dict`` reads it."""
+        return {
+            "kind": "split",
+            "split_gdd": [float(x) for x in self.split_gdd],
+            "base_kg_ha": [float(x) for x in self.base_kg_ha],
+            "slope": [float(x) for x in self.slope],
+            "max_dose_kg_ha": float(self.max_dose_kg_ha),
+        }
+
+
+Rule = FourStageRule | SplitRule
+_KEYS: dict[str, dict[str, bool]] = {
+    "four_stage": {
+        "thresholds_frac": True, "stage_end_days": True, "max_irrigation_mm": False, "min_irrigation_mm": False
+    },
+    "split": {"split_gdd": True, "base_kg_ha": True, "slope": True, "max_dose_kg_ha": False},
+}  # fmt: skip
+"""Keys of each kind of rule, True for lists."""
+
+
+def rule_from_dict(plain: object) -> Rule:
+    """Read a rule from its plain form.
+
+    Raises:
+        RuleError: unknown kind, a missing or unknown key, or a value that is not a number.
+    """
+    if not isinstance(plain, Mapping):
+        raise RuleError(f"a rule must be an object, got {type(plain).__name__}")
+    kind = plain.get("kind")
+    if not isinstance(kind, str) or kind not in _KEYS:
+        raise RuleError(f"kind {kind!r} is not known; use one of {', '.join(_KEYS)}")
+    wrong = {"kind", *_KEYS[kind]} ^ set(plain)
+    if wrong:
+        raise RuleError(f"keys missing or unknown: {', '.join(sorted(map(str, wrong)))}")
+    if kind == "four_stage":
+        return FourStageRule(
+            thresholds_frac=_numbers(plain, "thresholds_frac"),
+            stage_end_days=tuple(_whole(plain, "stage_end_days")),
+            max_irrigation_mm=_number(plain, "max_irrigation_mm"),
+            min_irrigation_mm=_number(plain, "min_irrigation_mm"),
+        )
+    return SplitRule(
+        split_gdd=_numbers(plain, "split_gdd"),
+        base_kg_ha=_numbers(plain, "base_kg_ha"),
+        slope=_numbers(plain, "slope"),
+        max_dose_kg_ha=_number(plain, "max_dose_kg_ha"),
+    )
+
+
+def _number(plain: Mapping[str, object], key: str) -> float:
+    value = plain[key]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RuleError(f"{key} must be a number, got {value!r}")
+    return float(value)
+
+
+def _numbers(plain: Mapping[str, object], key: str) -> tuple[float, ...]:
+    values = plain[key]
+    if not isinstance(values, list | tuple):
+        raise RuleError(f"{key} must be a list of numbers, got {values!r}")
+    return tuple(_number({key: value}, key) for value in values)
+
+
+def _whole(plain: Mapping[str, object], key: str) -> list[int]:
+    values = _numbers(plain, key)
+    if any(not value.is_integer() for value in values):
+        raise RuleError(f"{key} must be whole numbers, got {list(values)}")
+    return [int(value) for value in values]
+
+
+def _check_numbers(key: str, values: tuple[float, ...], count: int) -> None:
+    if len(values) != count:
+        raise RuleError(f"{key} needs {count} numbers, got {len(values)}")
+    if not all(math.isfinite(value) for value in values):
+        raise RuleError(f"{key} must be finite, got {list(values)}")
+
+
+def _check_ascending(key: str, values: tuple[float, ...]) -> None:
+    if any(after <= before for before, after in pairwise(values)):
+        raise RuleError(f"{key} must ascend, got {list(values)}")
