@@ -1,0 +1,94 @@
+"""Stage: features of every past season, by the device's own code, one season at a time.
+
+Reads the record columns only; what is true of a field never passes through here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from headland_edge.features import FEATURES, clean, derive
+from headland_edge.records import COLUMNS, Records
+
+from tasks.durable import replacing, replacing_dir
+from tasks.progress import track
+from tasks.seasons.generate import SEASONS
+from tasks.seasons.schema import KEYS
+
+PARAMS: tuple[str, ...] = ()
+FEATURES_ROOT = Path("data/features")
+NAMES = tuple(feature.name for feature in FEATURES)
+
+
+class SeasonFileError(Exception):
+    """A season file cannot be read; the message names it and says what to do."""
+
+
+def read_columns(file: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    """Read only ``columns`` of a season or feature file.
+
+    Raises:
+        SeasonFileError: the file is truncated, damaged, or lacks a column.
+    """
+    try:
+        return pl.read_parquet(file, columns=list(columns))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise SeasonFileError(
+            f"{file}: cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}). "
+            "Delete this file and run `dvc repro` to make it again."
+        ) from error
+
+
+def records_of(rows: pl.DataFrame) -> Records:
+    """The records of one field season as its device holds them; ``rows`` in the order of days after sowing.
+
+    Raises:
+        ValueError: a morning is missing: records are one row a day from sowing on.
+    """
+    days = rows["days_after_sowing"].to_numpy()
+    if not np.array_equal(days, np.arange(days.size)):
+        raise ValueError(f"{rows['field_id'][0]}: mornings are not consecutive from sowing on")
+    values = rows.select(pl.col(name).fill_null(float("nan")) for name in COLUMNS).to_numpy()
+    return Records(crop=rows["crop"][0], sowing_date=rows["sowing_date"][0], values=np.ascontiguousarray(values))
+
+
+def season_features(rows: pl.DataFrame) -> pl.DataFrame:
+    """Derive the features of every field in one season.
+
+    Args:
+        rows: KEYS and record columns, any order.
+
+    Returns:
+        KEYS and one Float32 column for each feature, sorted by field and day.
+    """
+    parts = []
+    for _, field in rows.sort("field_id", "days_after_sowing").group_by("field_id", maintain_order=True):
+        cleaned, _ = clean(records_of(field))
+        derived = pl.from_numpy(derive(cleaned), schema=dict.fromkeys(NAMES, pl.Float32))
+        # A record column and a feature may share a name: the features are prefixed.
+        parts.append(field.select(KEYS).hstack(derived.rename({name: f"x_{name}" for name in NAMES})))
+    return pl.concat(parts)
+
+
+def build(seasons: Path = SEASONS, target: Path = FEATURES_ROOT) -> int:
+    """Derive features of all season files below ``seasons`` into the same layout below ``target``."""
+    files = sorted(seasons.rglob("*.parquet"))
+    with replacing_dir(target) as aside:
+        for file in track(files, total=len(files), label="features"):
+            table: pa.Table = season_features(read_columns(file, (*KEYS, *COLUMNS))).to_arrow()
+            with replacing(aside / file.relative_to(seasons)) as part:
+                pq.write_table(table, part, compression="zstd")
+    return len(files)
+
+
+def main() -> None:
+    """Run the stage in the current folder."""
+    print(f"features: {build()} season files, {len(NAMES)} features each")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Stage: windows of history, gathered from memory-mapped arrays and never written out.
+
+A folder for each model holds ``features.npy`` (float32, field seasons one after the other, each preceded by
+``window_days - 1`` rows of zeros: the days before sowing), ``index.npy`` (int64: the row of each window's last
+morning), ``targets.npy`` (float32, scaled), ``split.npy`` (uint8: 0 train, 1 validation), ``group.npy`` (int32:
+the season, by which left-out seasons are told apart) and ``meta.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from headland_edge.features import FEATURES_VERSION
+
+from tasks import params as params_module
+from tasks.durable import replacing_dir, write_json
+from tasks.features.derive import FEATURES_ROOT, NAMES, read_columns
+from tasks.features.labels import LABEL_KEYS, LABELS, refuse_future
+from tasks.params import Params
+
+PARAMS = ("as_of", "test_seasons", "validation_every", "sites", "model")
+WINDOWS = Path("data/windows")
+_SPLITS = {"train": 0, "validation": 1}
+
+
+def labelled_features(labels: pl.DataFrame, root: Path) -> list[pl.DataFrame]:
+    """Features of each labelled field season, all its mornings, with the target where there is one."""
+    parts: list[pl.DataFrame] = []
+    seasons = labels.select("crop", "site", "season").unique().sort("crop", "site", "season")
+    for crop, site, season in seasons.iter_rows():
+        rows = read_columns(root / crop / site / f"{season}.parquet", (*LABEL_KEYS, *(f"x_{name}" for name in NAMES)))
+        here = labels.filter(pl.col("crop") == crop, pl.col("site") == site, pl.col("season") == season)
+        joined = rows.join(
+            here.select("field_id", "days_after_sowing", "target", "split"),
+            on=["field_id", "days_after_sowing"],
+            how="left",
+        )
+        ordered = joined.sort("field_id", "days_after_sowing")
+        parts.extend(field for _, field in ordered.group_by("field_id", maintain_order=True))
+    return parts
+
+
+def write_windows(
+    model: str, params: Params, labels: pl.DataFrame, features: Path, target: Path, trends: dict[str, Any] | None = None
+) -> int:
+    """Write the arrays of ``model`` into ``target``; returns the number of windows.
+
+    Args:
+        model: its name.
+        params: of the project.
+        labels: its targets.
+        features: folder of feature files.
+        target: folder to write.
+        trends: by crop, what was taken out of the targets.
+    """
+    settings = params.model[model]
+    refuse_future(labels, params)
+    pad = settings.window_days - 1
+    blocks, index, targets, split, group = [], [], [], [], []
+    row = 0
+    for field in labelled_features(labels, features):
+        values = field.select(f"x_{name}" for name in NAMES).to_numpy().astype(np.float32)
+        labelled = np.flatnonzero(field["target"].is_not_null().to_numpy())
+        blocks.append(np.vstack([np.zeros((pad, len(NAMES)), np.float32), values]))
+        index.append(row + pad + labelled)
+        targets.append((field["target"].to_numpy()[labelled] - settings.offset) / settings.scale)
+        split.append(field["split"].replace_strict(_SPLITS, default=None).to_numpy()[labelled])
+        group.append(field["season"].to_numpy()[labelled])
+        row += pad + values.shape[0]
+    arrays = {
+        "features": np.vstack(blocks),
+        "index": np.concatenate(index).astype(np.int64),
+        "targets": np.concatenate(targets).astype(np.float32),
+        "split": np.concatenate(split).astype(np.uint8),
+        "group": np.concatenate(group).astype(np.int32),
+    }
+    with replacing_dir(target) as aside:
+        for name, array in arrays.items():
+            np.save(aside / f"{name}.npy", array, allow_pickle=False)
+        write_json(aside / "meta.json", _meta(model, params, trends or {}))
+    return int(arrays["index"].size)
+
+
+def _meta(model: str, params: Params, trends: dict[str, Any]) -> dict[str, object]:
+    settings = params.model[model]
+    return {
+        "model": model,
+        "channels": list(NAMES),
+        "features_version": FEATURES_VERSION,
+        "window_days": settings.window_days,
+        "target": {"name": settings.target, "unit": settings.unit, "offset": settings.offset, "scale": settings.scale},
+        "trends": trends,
+    }
+
+
+def main() -> None:
+    """Run the stage for the model named on the command line."""
+    model, params = sys.argv[1], params_module.load()
+    labels = pl.read_parquet(LABELS / f"{model}.parquet")
+    trends = json.loads((LABELS / f"{model}.trend.json").read_text())
+    count = write_windows(model, params, labels, FEATURES_ROOT, WINDOWS / model, trends)
+    print(f"windows of {model}: {count}")
+
+
+if __name__ == "__main__":
+    main()
