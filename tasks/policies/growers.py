@@ -1,0 +1,107 @@
+"""Policies that decide from the same noisy morning records: the baselines a model must hold its own against."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from headland_edge.features import gdd_of_many
+from headland_edge.records import COLUMNS
+from headland_edge.rules import FourStageRule, SplitRule
+from numpy.typing import NDArray
+
+from tasks.crops.interface import BoolArray, Decision, Field, FloatArray
+
+IntArray = NDArray[np.int64]
+_AT = {name: COLUMNS.index(name) for name in COLUMNS}
+
+
+def last_seen(readings: FloatArray) -> FloatArray:
+    """Latest value that is not NaN, NaN where there is none; shape (n_fields, n_mornings) to (n_fields,)."""
+    seen = ~np.isnan(readings)
+    latest = readings.shape[1] - 1 - np.argmax(seen[:, ::-1], axis=1)
+    return np.asarray(np.where(seen.any(axis=1), readings[np.arange(readings.shape[0]), latest], np.nan))
+
+
+class Nothing:
+    """Rain-fed, unfertilised."""
+
+    def decide(self, fields: tuple[Field, ...], records: FloatArray, active: BoolArray) -> Decision:
+        """Apply nothing."""
+        nothing = np.zeros(len(fields))
+        return Decision(nothing, nothing)
+
+
+class Weekly:
+    """A fixed irrigation calendar: the same depth every seventh day while the crop needs most."""
+
+    FIRST_DAY, LAST_DAY = 35, 112
+
+    def __init__(self, depth_mm: float = 25.0) -> None:
+        """Take the depth of each irrigation, mm."""
+        self._depth_mm = depth_mm
+
+    def decide(self, fields: tuple[Field, ...], records: FloatArray, active: BoolArray) -> Decision:
+        """Irrigate on days 35, 42 … 112 after sowing: from a closing canopy to senescence."""
+        day = records.shape[1] - 1
+        due = self.FIRST_DAY <= day <= self.LAST_DAY and (day - self.FIRST_DAY) % 7 == 0
+        return Decision(np.full(len(fields), self._depth_mm if due else 0.0), np.zeros(len(fields)))
+
+
+class Threshold:
+    """A four-stage depletion threshold on the probe's latest reading; each field may have a rule of its own."""
+
+    def __init__(self, rules: list[FourStageRule]) -> None:
+        """Take one rule for each field, or a single one for all."""
+        self._rules = rules
+
+    def decide(self, fields: tuple[Field, ...], records: FloatArray, active: BoolArray) -> Decision:
+        """Refill when the latest reading is past the stage's threshold; wait while there has been none."""
+        day = records.shape[1] - 1
+        depletion = last_seen(records[:, :, _AT["depletion_frac"]])
+        taw = last_seen(records[:, :, _AT["taw_mm"]])
+        rules = self._rules * len(fields) if len(self._rules) == 1 else self._rules
+        amount = [
+            rule.irrigation_mm(day, float(d), float(t)) if a and not np.isnan(d) and not np.isnan(t) else 0.0
+            for rule, d, t, a in zip(rules, depletion, taw, active, strict=True)
+        ]
+        return Decision(np.array(amount), np.zeros(len(fields)))
+
+
+class Splits:
+    """Nitrogen at the split dates, from the latest soil test; a rule with slope 0 gives fixed doses."""
+
+    def __init__(self, rules: list[SplitRule]) -> None:
+        """Take one rule for each field, or a single one for all."""
+        self._rules = rules
+
+    def decide(self, fields: tuple[Field, ...], records: FloatArray, active: BoolArray) -> Decision:
+        """Dose the fields whose split date is this morning; a test that never came counts as no supply."""
+        rules = self._rules * len(fields) if len(self._rules) == 1 else self._rules
+        due = due_splits(fields, records, rules)
+        dose = np.zeros(len(fields))
+        chosen = np.flatnonzero((due >= 0) & active)
+        if chosen.size:
+            supply = np.nan_to_num(self.supply_kg_ha(fields, records), nan=0.0)
+            for i in chosen:
+                dose[i] = rules[i].dose_kg_ha(int(due[i]), float(supply[i]))
+        return Decision(np.zeros(len(fields)), dose)
+
+    def supply_kg_ha(self, fields: tuple[Field, ...], records: FloatArray) -> FloatArray:
+        """What the rule takes for the soil's supply: the latest soil test."""
+        return last_seen(records[:, :, _AT["soil_mineral_n_kg_ha"]])
+
+
+def due_splits(fields: tuple[Field, ...], records: FloatArray, rules: list[SplitRule]) -> IntArray:
+    """Which split is due this morning on each field, -1 for none: ``SplitRule.due_split`` for many fields at once."""
+    today = records.shape[1] - 1
+    known = gdd_of_many(fields[0].crop, records)
+    before = known[:, today - 1] if today else np.full(len(fields), -np.inf)
+    due = np.full(len(fields), -1)
+    for i, rule in enumerate(rules):
+        passed = [before[i] < threshold <= known[i, today] for threshold in rule.split_gdd[1:]]
+        if today == math.ceil(rule.split_gdd[0]):
+            due[i] = 0
+        elif any(passed):
+            due[i] = 1 + passed.index(True)
+    return due
