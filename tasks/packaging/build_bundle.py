@@ -1,0 +1,139 @@
+"""Stage: one deterministic archive with everything a device needs to advise, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from headland_edge.bundle import open_bundle, write_bundle
+from headland_edge.features import FEATURES, FEATURES_VERSION
+from headland_edge.runtime import Session
+from numpy.typing import NDArray
+
+from tasks import params as params_module
+from tasks.crops.fields import field_rng
+from tasks.packaging.lineage import lineage
+from tasks.packaging.mlbom import mlbom
+from tasks.packaging.model_card import model_card
+from tasks.params import Params
+from tasks.training.data import open_windows
+
+PARAMS = ("as_of", "seed", "models", "model", "release")
+BUNDLES = Path("data/bundle")
+GOLDEN_WINDOWS = 8
+# Integer kernels round alike everywhere; float tails of other processors may differ in the last digits.
+GOLDEN_TOLERANCE = 0.02
+
+
+def release_counter(params: Params) -> int:
+    """The number that may only rise: a season's releases follow those of every season before it."""
+    return params.as_of * 1000 + params.release.minor
+
+
+def npy(array: NDArray[np.float32]) -> bytes:
+    """The array as an .npy file's bytes."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def golden(model: str, onnx: bytes, windows: Path, seed: int) -> tuple[bytes, bytes]:
+    """Windows of training seasons and what the shipped model makes of them here."""
+    data = open_windows(windows / model)
+    picks = np.sort(field_rng(seed, model, "golden").choice(data.training, GOLDEN_WINDOWS, replace=False))
+    inputs = data.gather(picks)
+    session = Session(onnx, model)
+    return npy(inputs), npy(np.concatenate([session.run(window[np.newaxis]) for window in inputs]))
+
+
+def target_entry(name: str, params: Params, bands: dict[str, Any], trends: dict[str, Any]) -> dict[str, Any]:
+    """What the model's outputs mean, with trend and band of each crop where training found any."""
+    settings = params.model[name]
+    entry = {"name": settings.target, "unit": settings.unit, "offset": settings.offset, "scale": settings.scale}
+    calibration = {}
+    for crop in settings.crops:
+        if crop in bands or crop in trends:
+            trend = trends.get(crop, {"reference_season": params.as_of, "per_year_frac": 0.0})
+            calibration[crop] = {
+                "reference_season": trend["reference_season"],
+                "trend_per_year_frac": trend["per_year_frac"],
+                **bands.get(crop, {"lower": 1.0, "upper": 1.0}),
+            }
+    return {**entry, "calibration": calibration} if calibration else entry
+
+
+def model_entry(
+    name: str, params: Params, choice: dict[str, Any], trends: dict[str, Any], sha256: str
+) -> dict[str, Any]:
+    """The manifest's entry of one model."""
+    settings = params.model[name]
+    return {
+        "file": f"models/{name}.onnx",
+        "sha256": sha256,
+        "kind": choice["kind"],
+        "crops": list(settings.crops),
+        "window_days": settings.window_days,
+        "target": target_entry(name, params, choice["bands"], trends),
+        "golden": {
+            "inputs": f"golden/{name}.inputs.npy",
+            "outputs": f"golden/{name}.outputs.npy",
+            "tolerance": GOLDEN_TOLERANCE,
+        },
+    }
+
+
+def assemble(params: Params, root: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Gather manifest and members from the stages' outputs below ``root``."""
+    members: dict[str, bytes] = {}
+    models, choices, onnx = {}, {}, {}
+    for name in params.models:
+        folder = root / "data/models" / name / "compressed"
+        choices[name] = json.loads((folder / "choice.json").read_text())
+        onnx[name] = (folder / "shipped.onnx").read_bytes()
+        hashed = hashlib.sha256(onnx[name]).hexdigest()
+        trends = json.loads((root / "data/windows" / name / "meta.json").read_text())["trends"]
+        models[name] = model_entry(name, params, choices[name], trends, hashed)
+        members[f"models/{name}.onnx"] = onnx[name]
+        inputs, outputs = golden(name, onnx[name], root / "data/windows", params.seed)
+        members[f"golden/{name}.inputs.npy"], members[f"golden/{name}.outputs.npy"] = inputs, outputs
+    made_by = lineage(root)
+    counter = release_counter(params)
+    members["MODEL_CARD.md"] = model_card(params, counter, choices).encode()
+    hashes = {name: models[name]["sha256"] for name in models}
+    members["mlbom.cdx.json"] = mlbom(params.as_of, onnx, hashes, made_by).encode()
+    manifest = {
+        "schema_version": 1,
+        "release": {"counter": counter, "as_of": params.as_of},
+        "hardware": {"min_ram_mb": 256, "arch": ["x86_64", "aarch64"]},
+        "features_version": FEATURES_VERSION,
+        "inputs": [{"name": f.name, "unit": f.unit, "scale": f.scale} for f in FEATURES],
+        "models": models,
+        "policy": json.loads((root / "data/policies.json").read_text())["rules"],
+        "budgets": {"latency_p99_ms": params.release.latency_p99_ms, "peak_rss_mb": params.release.peak_rss_mb},
+        "lineage": made_by,
+    }
+    return manifest, members
+
+
+def main() -> None:
+    """Run the stage in the current folder."""
+    params = params_module.load()
+    manifest, members = assemble(params, Path())
+    target = BUNDLES / f"headland-{params.as_of}.tar"
+    shutil.rmtree(BUNDLES, ignore_errors=True)
+    write_bundle(target, manifest, members)
+    bundle = open_bundle(target)
+    bundle.verify_golden()
+    print(
+        f"bundle: {target}, {target.stat().st_size / 1024:.0f} KiB, "
+        f"release {release_counter(params)}, sha256 {bundle.sha256}"
+    )
+
+
+if __name__ == "__main__":
+    main()

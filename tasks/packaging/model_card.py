@@ -1,0 +1,53 @@
+"""The model card that travels inside the bundle (Mitchell et al. 2019), written from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.params import Params
+
+_HEAD = """# Headland {as_of}: release {counter}
+
+Three small nets and two rules for a field device: irrigation of maize, nitrogen for spring wheat, yield of both.
+
+## Intended use
+Daily advice from a field's own records. A person or a controller with limits of its own acts on it. Not for crops,
+soils or climates unlike those below; the device says when it falls back to a rule.
+
+## Data
+Weather: observed (champion: Nebraska; wageningen: the Netherlands). Crops and sensors: simulated (AquaCrop maize,
+LINTUL3 spring wheat, declared noise, drift and dropouts). Seasons from {as_of} on never reached training.
+
+## Models
+Metrics are pinball losses on validation seasons (before {as_of}, left out of training), in the target's unit.
+
+| model | target | ships as | fp32 | shipped | bytes fp32 | bytes shipped | share lost |
+|---|---|---|---|---|---|---|---|
+"""
+
+_TAIL = """
+## Limits
+Trained on few real years and on simulated fields: what the simulators leave out (pests, hail, uneven stands, salt)
+the models do not know. Quantiles are calibrated on left-out years of the same sites.
+"""
+
+
+def model_card(params: Params, counter: int, choices: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write the card.
+
+    Args:
+        params: of the run.
+        counter: release counter.
+        choices: by model, ``choice.json`` of its compression.
+    """
+    rows = []
+    for name in params.models:
+        settings, choice = params.model[name], choices[name]
+        trained, shipped = choice["variants"]["fp32"], choice["variants"][choice["shipped"]]
+        rows.append(
+            f"| {name} | {settings.target} [{settings.unit}] | {choice['shipped']} | {trained['metric']:.4g} "
+            f"| {shipped['metric']:.4g} | {trained['size_bytes']} | {shipped['size_bytes']} "
+            f"| {choice['loss_frac']:+.2%} |"
+        )
+    return _HEAD.format(as_of=params.as_of, counter=counter) + "\n".join(rows) + "\n" + _TAIL
