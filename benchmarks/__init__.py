@@ -1,0 +1,1 @@
+"""Repeatable measurements, each against a peer in the same run, with the machine described beside them."""
