@@ -29,7 +29,11 @@ from tasks.params import Params
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 DOCUMENTS = sorted(
-    [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / f"{name}/README.md" for name in ("data", "edge", "benchmarks"))]
+    [
+        ROOT / "README.md",
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / f"{name}/README.md" for name in ("data", "edge", "benchmarks")),
+    ]
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE_PATH = re.compile(r"(?<![\w/.-])((?:tasks|flows|edge|tests|benchmarks|docs)/[\w./-]*\w)")
@@ -116,7 +120,9 @@ def test_make_targets_exist(document: Path) -> None:
 
 @cache
 def usage(*command: str) -> str:
-    done = subprocess.run([sys.executable, "-m", *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return done.stdout
 
 
@@ -281,7 +287,9 @@ def test_every_key_of_params_yaml_is_in_the_reference() -> None:
             yield from walk(item, f"{leaves}.")
 
     assert set(walk(yaml.safe_load((ROOT / "params.yaml").read_text()), "")) == known - {
-        name for name in known if name.endswith(".survey_error") and "survey_error" not in (ROOT / "params.yaml").read_text()
+        name
+        for name in known
+        if name.endswith(".survey_error") and "survey_error" not in (ROOT / "params.yaml").read_text()
     }
 
 
@@ -292,7 +300,9 @@ def test_record_columns_have_the_units_and_ranges_of_the_code() -> None:
 
 
 def test_feature_channels_have_the_units_and_scales_of_the_code() -> None:
-    rows = [[coded(row[0])[0], *row[1:3]] for row in rows_of(REFERENCE / "records.md") if len(row) == 4 and coded(row[0])]
+    rows = [
+        [coded(row[0])[0], *row[1:3]] for row in rows_of(REFERENCE / "records.md") if len(row) == 4 and coded(row[0])
+    ]
     assert rows == [[feature.name, feature.unit, f"{feature.scale:g}"] for feature in FEATURES]
 
 
@@ -304,7 +314,9 @@ def test_columns_of_the_season_and_weather_tables_are_described() -> None:
     told = set(coded(text))
     assert set(SCHEMA) <= told
     assert {word for word in told if word.startswith("truth_")} - {"truth_"} <= set(SCHEMA)
-    weather = {coded(row[0])[0]: row[3] for row in rows_of(ROOT / "data" / "README.md") if len(row) == 5 and coded(row[0])}
+    weather = {
+        coded(row[0])[0]: row[3] for row in rows_of(ROOT / "data" / "README.md") if len(row) == 5 and coded(row[0])
+    }
     ranges = {name: f"{low:g} to {high:g}" for name, (low, high) in LIMITS.items()}
     assert {name: limit for name, limit in weather.items() if limit} == ranges
 
@@ -316,7 +328,9 @@ def manifest_keys(kind: type = manifest.Manifest, prefix: str = "") -> Iterator[
         if get_origin(hint) is dict:
             place = {"models": "<name>", "policy": "<crop>", "files": "<member>"}.get(key)
             if place is not None:
-                yield from manifest_keys(arguments[0], f"{prefix}{key}.{place}.") if arguments else [f"{prefix}{key}.{place}"]
+                yield from (
+                    manifest_keys(arguments[0], f"{prefix}{key}.{place}.") if arguments else [f"{prefix}{key}.{place}"]
+                )
         elif get_origin(hint) is tuple and arguments:
             yield from manifest_keys(arguments[0], f"{prefix}{key}[].")
         elif dataclasses.is_dataclass(hint) and "Rule" not in str(hint):
@@ -332,9 +346,9 @@ def test_manifest_keys_in_the_reference_are_those_of_the_code() -> None:
         first, *others = coded(row[0]) or [""]
         for key in [first, *(first.rpartition(".")[0] + other if other.startswith(".") else other for other in others)]:
             told.add(key)
-    told = {key for key in told if re.match(r"(?!MODEL)[a-z_]+(\.|\[\]|$)", key) and not key.endswith((".json", ".sha256"))} | {
-        key for key in told if key.startswith("models.")
-    }
+    told = {
+        key for key in told if re.match(r"(?!MODEL)[a-z_]+(\.|\[\]|$)", key) and not key.endswith((".json", ".sha256"))
+    } | {key for key in told if key.startswith("models.")}
     told -= {*RULE_KEYS}
     lineage = {f"lineage.{name}" for name in lineage_keys()}
     assert told == set(manifest_keys()) | lineage
@@ -343,7 +357,9 @@ def test_manifest_keys_in_the_reference_are_those_of_the_code() -> None:
 def lineage_keys() -> set[str]:
     tree = ast.parse((ROOT / "tasks/packaging/lineage.py").read_text())
     function = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "lineage")
-    constants = {node.value for node in ast.walk(function) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    constants = {
+        node.value for node in ast.walk(function) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
     return constants & {"git_commit", "dvc_lock_sha256", "data_versions", "run_id"} | {
         key.value
         for node in ast.walk(function)
@@ -354,7 +370,11 @@ def lineage_keys() -> set[str]:
 
 
 def test_rules_in_the_reference_have_the_keys_of_the_code() -> None:
-    rows = {coded(row[0])[0]: set(coded(row[1])) for row in rows_of(REFERENCE / "bundle.md") if len(row) == 3 and coded(row[0])}
+    rows = {
+        coded(row[0])[0]: set(coded(row[1]))
+        for row in rows_of(REFERENCE / "bundle.md")
+        if len(row) == 3 and coded(row[0])
+    }
     assert rows == {kind: set(keys) for kind, keys in RULE_KEYS.items()}
 
 
@@ -396,7 +416,9 @@ def test_exit_codes_are_those_of_the_device_and_the_registry() -> None:
     from tasks.registry.register import UnfitBundleError
 
     rows = {row[0]: row[1] for row in rows_of(REFERENCE / "exit-codes.md") if row[0].isdigit()}
-    assert {str(code) for code in (cli.DONE, cli.FAILED, cli.REFUSED, cli.BAD_BUNDLE, UnfitBundleError.cli_exit_code)} <= set(rows)
+    assert {
+        str(code) for code in (cli.DONE, cli.FAILED, cli.REFUSED, cli.BAD_BUNDLE, UnfitBundleError.cli_exit_code)
+    } <= set(rows)
     assert rows[str(cli.REFUSED)].startswith("advice refused")
     assert rows[str(cli.BAD_BUNDLE)].startswith("bundle")
 

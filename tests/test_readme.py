@@ -28,9 +28,13 @@ def test_the_readme_has_the_two_commands() -> None:
 @pytest.mark.parametrize("command", ["make demo", "make test"])
 def test_make_knows_how_to_run_them(command: str) -> None:
     # Started from `make test`, its own flags must not reach this make.
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+    }
     target = command.removeprefix("make ")
-    done = subprocess.run(["make", "-n", target], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["make", "-n", target], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     program = {"demo": "headland retrain", "test": "-m pytest"}[target]
     assert program in done.stdout

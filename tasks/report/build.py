@@ -24,7 +24,10 @@ from tasks.report.drawing import Figure, Kind
 from tasks.report.inputs import Inputs, ReportError, gather
 from tasks.report.tables import Table
 
-PARAMS = ("as_of", "test_seasons", "validation_every", "sites", "fields", "sensors", "prices", "models", "compression")
+PARAMS = (
+    *("as_of", "test_seasons", "validation_every", "sites", "fields", "sensors"),
+    *("prices", "models", "model", "compression"),
+)
 TEMPLATE = "template.html.j2"
 
 
