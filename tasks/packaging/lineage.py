@@ -35,11 +35,22 @@ def _git(root: Path, *words: str) -> str:
 
 
 def locked_stages(lock: Path) -> dict[str, Any]:
-    """Entries of the stages before the bundle in ``dvc.lock``; empty where the stages were run by hand."""
+    """Entries of the stages before the bundle in ``dvc.lock``; empty where the stages were run by hand.
+
+    Metrics, plots and checkpoints are left out: they hold times, and a repeated run must give the same bundle.
+    """
     if not lock.exists():
         return {}
     stages: dict[str, Any] = yaml.safe_load(lock.read_text())["stages"]
-    return {name: entry for name, entry in sorted(stages.items()) if name.partition("@")[0] in UPSTREAM}
+    return {
+        name: {**entry, "outs": [out for out in entry.get("outs", []) if _repeats(out["path"])]}
+        for name, entry in sorted(stages.items())
+        if name.partition("@")[0] in UPSTREAM
+    }
+
+
+def _repeats(path: str) -> bool:
+    return path.startswith("data/") and not path.endswith("/checkpoints")
 
 
 def lineage(root: Path) -> dict[str, Any]:
