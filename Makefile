@@ -41,11 +41,12 @@ demo: setup  ## retrain the season, make the report, give advice on a device
 	$(EDGE_VENV)/bin/headland-edge advise --text --bundle data/bundle/headland-*.tar --records data/evaluation/records_maize.csv
 	$(EDGE_VENV)/bin/headland-edge advise --text --bundle data/bundle/headland-*.tar --records data/evaluation/records_wheat.csv
 
-test: setup  ## every test
-	$(BIN)/python -m pytest
+test: setup  ## every test, the quick ones first
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 test-fast: setup  ## tests that take a moment
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 lint: setup  ## ruff, mypy, import contract
 	$(BIN)/ruff check .

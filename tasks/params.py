@@ -150,7 +150,7 @@ class IrrigationRule(_Section):
     min_irrigation_mm: Amount = _about("less than this is not worth starting the pump, mm.")
     fields_per_season: Count = _about("training fields of each season that a candidate is scored on.")
     candidates: Count = _about("random threshold sets tried first.")
-    survivors: Count = _about("best of them that are tried on all fields.")
+    survivors: Count = _about("best of them that are tried on half of the fields.")
     refinements: int = _about("small changes tried on the best one.", ge=0)
 
 

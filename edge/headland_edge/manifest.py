@@ -61,6 +61,8 @@ class Calibration:
     """What training taught about one crop besides the net: a trend over years, and how wide the band must be."""
 
     reference_season: int
+    last_season: int
+    """The trend is carried on to this season and no further: later ones take its value there."""
     trend_per_year_frac: float
     """Values grow by this share of the reference season's each year; 0 for none."""
     lower: float
@@ -72,7 +74,8 @@ class Calibration:
         """Sorted quantiles of shape (..., 3) in the target's unit, calibrated for ``season``."""
         low, median, high = np.moveaxis(quantiles, -1, 0)
         band = np.stack([median - self.lower * (median - low), median, median + self.upper * (high - median)], axis=-1)
-        return np.asarray(band * (1.0 + self.trend_per_year_frac * (season - self.reference_season)))
+        years = min(season, self.last_season) - self.reference_season
+        return np.asarray(band * (1.0 + self.trend_per_year_frac * years))
 
 
 @dataclass(frozen=True)
@@ -258,6 +261,7 @@ def _target(node: _Node) -> Target:
 def _calibration(node: _Node) -> Calibration:
     calibration = Calibration(
         reference_season=node.whole("reference_season", 1),
+        last_season=node.whole("last_season", 1),
         trend_per_year_frac=node.number("trend_per_year_frac"),
         lower=node.number("lower", positive=True),
         upper=node.number("upper", positive=True),

@@ -26,6 +26,7 @@ from tasks.training.data import open_windows
 PARAMS = ("as_of", "seed", "models", "model", "release")
 BUNDLES = Path("data/bundle")
 GOLDEN_WINDOWS = 8
+TREND_CARRIED_SEASONS = 10
 # Integer kernels round alike everywhere; float tails of other processors may differ in the last digits.
 GOLDEN_TOLERANCE = 0.02
 
@@ -61,6 +62,8 @@ def target_entry(name: str, params: Params, bands: dict[str, Any], trends: dict[
             trend = trends.get(crop, {"reference_season": params.as_of, "per_year_frac": 0.0})
             calibration[crop] = {
                 "reference_season": trend["reference_season"],
+                "last_season": max(params.season_of(n) for n, s in params.sites.items() if crop in s.crops)
+                + TREND_CARRIED_SEASONS,
                 "trend_per_year_frac": trend["per_year_frac"],
                 **bands.get(crop, {"lower": 1.0, "upper": 1.0}),
             }

@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from headland_edge.manifest import CropPolicy, ManifestError, manifest_bytes, manifest_from_dict, parse_manifest
+from headland_edge.manifest import (
+    Calibration,
+    CropPolicy,
+    ManifestError,
+    Target,
+    manifest_bytes,
+    manifest_from_dict,
+    parse_manifest,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,3 +164,29 @@ def test_manifest_bytes_do_not_depend_on_the_order_of_keys() -> None:
     assert manifest_bytes(dict(reversed(plain.items()))) == manifest_bytes(plain)
     with pytest.raises(ValueError, match="JSON"):
         manifest_bytes({"a": float("nan")})
+
+
+def test_calibration_stretches_each_half_and_carries_the_trend_no_further_than_it_says() -> None:
+    calibration = Calibration(reference_season=2000, last_season=2010, trend_per_year_frac=0.01, lower=2.0, upper=0.5)
+    quantiles = np.array([4.0, 5.0, 7.0])
+    assert calibration.apply(quantiles, 2000).tolist() == [3.0, 5.0, 6.0]
+    np.testing.assert_allclose(calibration.apply(quantiles, 2010), np.array([3.0, 5.0, 6.0]) * 1.1)
+    np.testing.assert_array_equal(calibration.apply(quantiles, 2050), calibration.apply(quantiles, 2010))
+
+
+def test_a_crop_without_calibration_takes_the_nets_band_sorted() -> None:
+    known = Calibration(2000, 2010, 0.0, 2.0, 1.0)
+    target = Target("yield_t_ha", "t/ha", 0.0, 10.0, {"maize": known})
+    output = np.array([[0.7, 0.4, 0.5]], np.float32)
+    np.testing.assert_allclose(target.quantiles(output, "wheat", 2005), [[4.0, 5.0, 7.0]], rtol=1e-6)
+    np.testing.assert_allclose(target.quantiles(output, "maize", 2005), [[3.0, 5.0, 7.0]], rtol=1e-6)
+
+
+def test_a_calibration_is_read_from_the_manifest_and_a_bad_one_named() -> None:
+    plain = plain_manifest()
+    wanted = {"reference_season": 2000, "last_season": 2010, "trend_per_year_frac": 0.01, "lower": 1.2, "upper": 1.1}
+    plain["models"]["yield"]["target"]["calibration"] = {"maize": wanted}
+    assert manifest_from_dict(plain).models["yield"].target.calibration["maize"] == Calibration(**wanted)
+    wanted["lower"] = 0.0
+    with pytest.raises(ManifestError, match=r"calibration\.maize\.lower"):
+        manifest_from_dict(plain)
