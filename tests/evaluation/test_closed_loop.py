@@ -21,7 +21,9 @@ from tests.edge.small_bundle import parts
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory) -> Path:
     manifest, members = parts()
-    manifest["policy"]["wheat"]["fixed_rule"] = SplitRule((7.0, 480.0, 704.0), (40.0, 20.0, 20.0), (0.0,) * 3, 120.0).to_dict()
+    manifest["policy"]["wheat"]["fixed_rule"] = SplitRule(
+        (7.0, 480.0, 704.0), (40.0, 20.0, 20.0), (0.0,) * 3, 120.0
+    ).to_dict()
     path = tmp_path_factory.mktemp("bundle") / "b.tar"
     write_bundle(path, manifest, members)
     return path
