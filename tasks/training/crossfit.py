@@ -50,7 +50,7 @@ def cross_stretch(windows: Windows, architecture: Architecture, plan: Plan, fold
     quantiles, which = np.sort(np.concatenate(said), axis=1), np.concatenate(asked)
     wheat = windows.features[windows.index[which], windows.channels.index("is_wheat")] > 0.5
     return {
-        crop: find_stretch(quantiles[here], windows.targets[which[here]])
+        crop: find_stretch(quantiles[here], windows.targets[which[here]], len(np.unique(windows.group[which[here]])))
         for crop, here in (("maize", ~wheat), ("wheat", wheat))
         if here.any()
     }
