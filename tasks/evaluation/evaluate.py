@@ -26,6 +26,7 @@ from tasks.params import Params
 from tasks.progress import track
 from tasks.seasons.generate import SEASONS, daily_rows
 from tasks.sources.daily import SiteWeather, read_sites
+from tasks.stage_main import end_of_stage
 
 PARAMS = (
     *("as_of", "test_seasons", "validation_every", "seed", "sites", "fields", "sensors", "prices"),
@@ -134,4 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_of_stage(main)

@@ -18,6 +18,7 @@ from tasks.durable import replacing, replacing_dir
 from tasks.progress import track
 from tasks.seasons.generate import SEASONS
 from tasks.seasons.schema import KEYS
+from tasks.stage_main import end_of_stage
 
 PARAMS: tuple[str, ...] = ()
 FEATURES_ROOT = Path("data/features")
@@ -91,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_of_stage(main)

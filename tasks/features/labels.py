@@ -18,10 +18,15 @@ from tasks.features.trend import Trend, trend_of
 from tasks.params import Params
 from tasks.seasons.generate import SEASONS
 from tasks.seasons.schema import TRUTH_PREFIX
+from tasks.stage_main import end_of_stage, model_named
 
 PARAMS = ("as_of", "test_seasons", "validation_every", "sites", "model")
 LABELS = Path("data/labels")
 LABEL_KEYS = ("crop", "site", "season", "field_id", "days_after_sowing")
+
+
+class LabelError(ValueError):
+    """No targets can be made, or some would come from the future; the message says which and what to do."""
 
 
 def season_files(root: Path, crops: tuple[str, ...]) -> list[tuple[str, str, int, Path]]:
@@ -42,7 +47,7 @@ def label_rows(model: str, params: Params, root: Path) -> pl.DataFrame:
         target are left out.
 
     Raises:
-        ValueError: no season before as_of, or a row at or after as_of.
+        LabelError: no season before as_of, or a row at or after as_of.
     """
     settings = params.model[model]
     truth = TRUTH_PREFIX + settings.target
@@ -56,7 +61,10 @@ def label_rows(model: str, params: Params, root: Path) -> pl.DataFrame:
                 rows = read_columns(file, (*LABEL_KEYS, truth)).rename({truth: "target"})
                 parts.append(rows.with_columns(split=pl.lit(chosen[season])))
     if not parts:
-        raise ValueError(f"{model}: no season of {', '.join(settings.crops)} lies before as_of {params.as_of}")
+        raise LabelError(
+            f"{model}: no season of {', '.join(settings.crops)} lies before as_of {params.as_of}. "
+            "Choose a later as_of in params.yaml."
+        )
     rows = pl.concat(parts).drop_nulls("target").sort(LABEL_KEYS)
     refuse_future(rows, params)
     return rows
@@ -70,19 +78,19 @@ def without_trend(rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Trend]]:
 
 
 def refuse_future(rows: pl.DataFrame, params: Params) -> None:
-    """Raise ValueError if any row belongs to a season at or after as_of at its site."""
+    """Raise LabelError if any row belongs to a season at or after as_of at its site."""
     for (site,), part in rows.group_by("site"):
         first_unseen = params.season_of(str(site))
         late = part.filter(pl.col("season") >= first_unseen)
         if late.height:
-            raise ValueError(
+            raise LabelError(
                 f"{late.height} rows of {site} lie in or after season {first_unseen}: they may not be trained on"
             )
 
 
 def main() -> None:
     """Run the stage for the model named on the command line."""
-    model, params = sys.argv[1], params_module.load()
+    model, params = model_named(sys.argv), params_module.load()
     rows = label_rows(model, params, SEASONS)
     trends: dict[str, Trend] = {}
     if params.model[model].detrend:
@@ -94,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_of_stage(main)

@@ -22,6 +22,7 @@ from tasks.durable import replacing_dir, write_json
 from tasks.features.derive import FEATURES_ROOT, NAMES, read_columns
 from tasks.features.labels import LABEL_KEYS, LABELS, refuse_future
 from tasks.params import Params
+from tasks.stage_main import end_of_stage, model_named
 
 PARAMS = ("as_of", "test_seasons", "validation_every", "sites", "model")
 WINDOWS = Path("data/windows")
@@ -100,7 +101,7 @@ def _meta(model: str, params: Params, trends: dict[str, Any]) -> dict[str, objec
 
 def main() -> None:
     """Run the stage for the model named on the command line."""
-    model, params = sys.argv[1], params_module.load()
+    model, params = model_named(sys.argv), params_module.load()
     labels = pl.read_parquet(LABELS / f"{model}.parquet")
     trends = json.loads((LABELS / f"{model}.trend.json").read_text())
     count = write_windows(model, params, labels, FEATURES_ROOT, WINDOWS / model, trends)
@@ -108,4 +109,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_of_stage(main)

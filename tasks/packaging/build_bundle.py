@@ -21,6 +21,7 @@ from tasks.packaging.lineage import lineage
 from tasks.packaging.mlbom import mlbom
 from tasks.packaging.model_card import model_card
 from tasks.params import Params
+from tasks.stage_main import end_of_stage
 from tasks.training.data import open_windows
 
 PARAMS = ("as_of", "seed", "models", "model", "release")
@@ -139,4 +140,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_of_stage(main)

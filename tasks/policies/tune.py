@@ -26,6 +26,7 @@ from tasks.policies.growers import Splits, Threshold
 from tasks.policies.money import profit_usd_ha
 from tasks.progress import track
 from tasks.sources.daily import SiteWeather, read_sites
+from tasks.stage_main import end_of_stage
 
 PARAMS = ("as_of", "test_seasons", "validation_every", "seed", "sites", "fields", "sensors", "prices", "rules")
 POLICIES = Path("data/policies.json")
@@ -247,4 +248,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_of_stage(main)

@@ -29,6 +29,7 @@ from tasks.progress import track
 from tasks.seasons.practices import Practices, draw_practice
 from tasks.seasons.schema import DAILY, SCHEMA
 from tasks.sources.daily import SiteWeather, read_sites
+from tasks.stage_main import end_of_stage
 
 PARAMS = ("seed", "sites", "fields", "sensors")
 SEASONS = Path("data/seasons")
@@ -182,4 +183,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_of_stage(main)
