@@ -193,8 +193,6 @@ def season_bands(run: Run) -> dict[str, Stretch]:
     folds = run.settings.crossfit_folds
     if folds < 2:
         return {}
-    plan = plan_of(run)
-    half = replace(plan, windows_per_epoch=max(plan.global_batch, plan.windows_per_epoch // 2))
     # Nets of about the size that ships: pruned nets are what the band is for, and they train in a quarter of the time.
     keep = 1.0 - run.settings.prune_ratio
     small = replace(
@@ -202,7 +200,7 @@ def season_bands(run: Run) -> dict[str, Stretch]:
         widths=tuple(max(4, round(width * keep)) for width in run.architecture.widths),
         head=max(4, round(run.architecture.head * keep)),
     )
-    return cross_stretch(run.windows, small, half, folds)
+    return cross_stretch(run.windows, small, plan_of(run), folds)
 
 
 def meaning(windows: Windows) -> dict[str, Any]:
