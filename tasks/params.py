@@ -44,6 +44,12 @@ def _odd(value: int) -> int:
     return value
 
 
+def _no_single_fold(value: int) -> int:
+    if value == 1:
+        raise ValueError("one fold leaves nothing to train on: 0, or 2 and more")
+    return value
+
+
 _up, _once = AfterValidator(_ascending), AfterValidator(_distinct)
 Crops = Annotated[tuple[Crop, ...], _once]
 Range = Annotated[tuple[Amount, Amount], _up]
@@ -190,8 +196,8 @@ class Model(_Section):
     windows_per_epoch: Count = _about("windows drawn for each pass.")
     finetune_epochs: int = _about("passes after pruning.", ge=0)
     detrend: bool = _about("learn the target without its trend over the years; the device puts the trend back.")
-    crossfit_folds: int = _about(
-        "nets trained without a fold of seasons to calibrate the band; 0: validation only.", ge=0
+    crossfit_folds: Annotated[int, AfterValidator(_no_single_fold)] = _about(
+        "nets trained without a fold of seasons to calibrate the band; 0: validation only.", ge=0, le=10
     )
     ship: Literal["int8", "best"] = _about("int8: integers if within the loss allowed; best: whatever measures best.")
 
@@ -224,7 +230,6 @@ class Evaluation(_Section):
     """Farming the held-out seasons."""
 
     fields_per_season: Count = _about("fields farmed in each test season.")
-    bootstrap: int = _about("resamples of seasons behind each interval.", ge=100)
 
 
 class Release(_Section):
@@ -247,7 +252,7 @@ class Params(_Section):
     """All of ``params.yaml``."""
 
     as_of: int = _about("season being prepared, a year of the reference site.", ge=1900, le=2200)
-    seed: int = _about("of everything random.", ge=0, lt=2**32)
+    seed: int = _about("of everything random.", ge=0, lt=2**31)
     test_seasons: Count = _about("seasons from as_of on that only evaluation may touch.")
     validation_every: int = _about("every n-th training season is left out for early stopping and calibration.", ge=2)
     models: Annotated[tuple[Name, ...], _once] = _about("nets to train, entries of model.", min_length=1)
@@ -274,12 +279,14 @@ class Params(_Section):
             ``test_seasons`` years: test. Years later still are in none.
 
         Raises:
-            ParamsError: no test season has data, or a site that grows crops for training has none before ``as_of``.
+            ParamsError: a site that grows crops for training has no test season, or too few before ``as_of`` to leave
+                one for validation. A site that only evaluation farms may have none.
         """
         years, start = sorted(set(seasons)), self.season_of(site)
         past = [year for year in years if year < start]
         test = tuple(year for year in years if start <= year < start + self.test_seasons)
-        if not test or (not past and self.sites[site].crops):
+        # Fewer past seasons than this leave none for validation.
+        if self.sites[site].crops and (not test or len(past) < self.validation_every):
             raise ParamsError(self._no_data(site, years))
         held = tuple(past[self.validation_every - 1 :: self.validation_every])
         return Split(tuple(year for year in past if year not in held), held, test)
@@ -288,7 +295,7 @@ class Params(_Section):
         if not years:
             return f"as_of: {self.as_of}: site {site} has no complete season at all. Check its weather and season_days."
         behind = self.sites[site].years_behind_reference
-        first = years[0] + (1 if self.sites[site].crops else 0)
+        first = years[min(self.validation_every, len(years) - 1)]
         here = f" (its season {self.season_of(site)} there)" if behind else ""
         return (
             f"as_of: {self.as_of}{here} has no data to train before it and test from it on: site {site} has seasons "

@@ -243,9 +243,8 @@ class Advisor:
             output = self._session(name, model).run(history[np.newaxis])[0]
         except ModelError as error:
             raise BundleError(f"{self._bundle.path}, member {error}") from None
-        # None of the targets can be negative; a net trained with noise may say so by a hair.
         crop, season = morning.records.crop, morning.records.sowing_date.year
-        low, middle, high = np.maximum(model.target.quantiles(output, crop, season), 0.0).tolist()
+        low, middle, high = model.target.quantiles(output, crop, season).tolist()
         if not np.isfinite([low, middle, high]).all():
             morning.fallbacks.append(f"{name}: the model gave no finite number; the last reading is used, if any")
             return None

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headland_edge.records import CROPS
+from headland_edge.records import CROPS, MAX_MORNINGS
 from headland_edge.rules import FourStageRule, Rule, RuleError, SplitRule, rule_from_dict
 
 SCHEMA_VERSION = 1
@@ -70,12 +70,15 @@ class Calibration:
     upper: float
     """Factor on the upper half."""
 
+    def growth(self, season: int) -> float:
+        """The trend's factor in ``season``."""
+        return 1.0 + self.trend_per_year_frac * (min(season, self.last_season) - self.reference_season)
+
     def apply(self, quantiles: NDArray[np.float64], season: int) -> NDArray[np.float64]:
         """Sorted quantiles of shape (..., 3) in the target's unit, calibrated for ``season``."""
         low, median, high = np.moveaxis(quantiles, -1, 0)
         band = np.stack([median - self.lower * (median - low), median, median + self.upper * (high - median)], axis=-1)
-        years = min(season, self.last_season) - self.reference_season
-        return np.asarray(band * (1.0 + self.trend_per_year_frac * years))
+        return np.asarray(band * self.growth(season))
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,14 @@ class Target:
         return np.asarray(self.offset + self.scale * np.asarray(output, np.float64))
 
     def quantiles(self, output: FloatArray, crop: str, season: int) -> NDArray[np.float64]:
-        """Outputs of shape (..., 3) as sorted quantiles of ``crop`` in ``season``, in this target's unit."""
+        """Outputs of shape (..., 3) as sorted quantiles of ``crop`` in ``season``, in this target's unit.
+
+        Only a depletion may be negative: soil wetter than field capacity. A net may say so of the others by a hair.
+        """
         ordered = np.sort(self.value(output), axis=-1)
         calibration = self.calibration.get(crop)
-        return ordered if calibration is None else calibration.apply(ordered, season)
+        known = ordered if calibration is None else calibration.apply(ordered, season)
+        return known if self.name == "depletion_frac" else np.asarray(np.maximum(known, 0.0))
 
 
 @dataclass(frozen=True)
@@ -236,6 +243,8 @@ def _model(node: _Node) -> Model:
         golden=_golden(node.node("golden")),
         kind=node.text("kind"),
     )
+    if model.window_days > MAX_MORNINGS:
+        node.fail("window_days", f"must be at most {MAX_MORNINGS}, got {model.window_days}")
     if model.kind not in KINDS:
         node.fail("kind", f"must be one of {', '.join(KINDS)}, got {model.kind!r}")
     if not set(model.crops) <= set(CROPS):

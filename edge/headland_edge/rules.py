@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from headland_edge.features import gdd
-from headland_edge.records import Records
+from headland_edge.records import COLUMN_INFO, Records
 
 _STAGES = 4
 _SPLITS = 3
@@ -45,8 +45,9 @@ class FourStageRule:
         _check_numbers("stage_end_days", self.stage_end_days, _STAGES)
         _check_ascending("stage_end_days", self.stage_end_days)
         _check_numbers("max_irrigation_mm, min_irrigation_mm", (self.max_irrigation_mm, self.min_irrigation_mm), 2)
-        if not 0.0 <= self.min_irrigation_mm <= self.max_irrigation_mm:
-            raise RuleError("irrigation amounts must satisfy 0 <= min_irrigation_mm <= max_irrigation_mm")
+        if not 0.0 <= self.min_irrigation_mm <= self.max_irrigation_mm <= COLUMN_INFO["irrigation_mm"].high:
+            most = f"{COLUMN_INFO['irrigation_mm'].high:g}"
+            raise RuleError(f"irrigation amounts must satisfy 0 <= min_irrigation_mm <= max_irrigation_mm <= {most}")
 
     def threshold_frac(self, days_after_sowing: int) -> float:
         """Threshold of the stage that ``days_after_sowing`` lies in."""
@@ -109,8 +110,9 @@ class SplitRule:
         _check_numbers("slope", self.slope, _SPLITS)
         _check_numbers("max_dose_kg_ha", (self.max_dose_kg_ha,), 1)
         _check_ascending("split_gdd[1:]", self.split_gdd[1:])
-        if self.split_gdd[0] < 0 or self.max_dose_kg_ha < 0:
-            raise RuleError("split_gdd[0] and max_dose_kg_ha must not be negative")
+        if self.split_gdd[0] < 0 or not 0 <= self.max_dose_kg_ha <= COLUMN_INFO["nitrogen_kg_ha"].high:
+            most = f"{COLUMN_INFO['nitrogen_kg_ha'].high:g}"
+            raise RuleError(f"split_gdd[0] must not be negative, max_dose_kg_ha must lie in 0 to {most}")
 
     def due_mornings(self, records: Records) -> tuple[int | None, ...]:
         """Morning (row of ``records``) on which each split was or is due, None where it still lies ahead."""

@@ -24,6 +24,10 @@ BoolArray = NDArray[np.bool_]
 Crop = Literal["maize", "wheat"]
 
 
+class FieldError(ValueError):
+    """A field, its weather or what is applied to it cannot be simulated; the message names it and the remedy."""
+
+
 @dataclass(frozen=True)
 class Field:
     """One field in one season: what differs between fields before anyone farms them."""
@@ -133,7 +137,7 @@ def open_batch(fields: tuple[Field, ...], weather: Mapping[str, DailyWeather]) -
     """
     crops = {field.crop for field in fields}
     if len(crops) != 1:
-        raise ValueError(f"a batch holds fields of exactly one crop, got {sorted(crops) or 'none'}")
+        raise FieldError(f"a batch holds fields of exactly one crop, got {sorted(crops) or 'none'}")
     if crops == {"maize"}:
         from tasks.crops.maize import MaizeBatch
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from tasks.crops.interface import DailyWeather, Decision, Field, FloatArray, Harvest, Morning
+from tasks.crops.interface import DailyWeather, Decision, Field, FieldError, FloatArray, Harvest, Morning
 from tasks.crops.maize_season import SOILS, MaizeSeason, WeatherDay, aquacrop_weather
 
 _WEATHER = ("tmin_c", "tmax_c", "rain_mm", "et0_mm")
@@ -19,31 +19,31 @@ _WEATHER = ("tmin_c", "tmax_c", "rain_mm", "et0_mm")
 
 def _check_field(field: Field) -> None:
     if field.crop != "maize":
-        raise ValueError(f"field {field.field_id} grows {field.crop}; a maize batch holds maize only")
+        raise FieldError(f"field {field.field_id} grows {field.crop}; a maize batch holds maize only")
     if field.soil not in SOILS:
         near = get_close_matches(field.soil, SOILS, n=1, cutoff=0.0)[0]
-        raise ValueError(
+        raise FieldError(
             f"field {field.field_id}: no soil named '{field.soil}', did you mean '{near}'? Known are {', '.join(SOILS)}"
         )
     if not 0.0 <= field.initial_water_frac <= 1.0:
-        raise ValueError(
+        raise FieldError(
             f"field {field.field_id}: initial_water_frac is {field.initial_water_frac}; give a share from 0 to 1"
         )
     if field.season_days < 1:
-        raise ValueError(f"field {field.field_id}: season_days is {field.season_days}; give at least one day")
+        raise FieldError(f"field {field.field_id}: season_days is {field.season_days}; give at least one day")
 
 
 def _season_weather(field: Field, weather: Mapping[str, DailyWeather]) -> list[WeatherDay]:
     """The field's weather, one row a day from its sowing date on."""
     if field.site not in weather:
-        raise ValueError(f"field {field.field_id}: no weather for site '{field.site}', only for {sorted(weather)}")
+        raise FieldError(f"field {field.field_id}: no weather for site '{field.site}', only for {sorted(weather)}")
     site = weather[field.site]
     start = (field.sowing_date - site.first_day).days
     stop = start + field.season_days
     if start < 0 or stop > site.tmin_c.size:
         last_day = site.first_day + timedelta(days=site.tmin_c.size - 1)
         needed = field.sowing_date + timedelta(days=field.season_days - 1)
-        raise ValueError(
+        raise FieldError(
             f"field {field.field_id}: season {field.season} needs weather of {field.site} from {field.sowing_date} to"
             f" {needed}, but it runs from {site.first_day} to {last_day}; add the missing days or leave this season out"
         )
@@ -57,7 +57,7 @@ def _check_gaps(field: Field, name: str, column: FloatArray) -> None:
     gaps = np.flatnonzero(~np.isfinite(column))
     if gaps.size:
         day = field.sowing_date + timedelta(days=int(gaps[0]))
-        raise ValueError(f"field {field.field_id}: weather of {field.site} has no {name} on {day}; fill the gap first")
+        raise FieldError(f"field {field.field_id}: weather of {field.site} has no {name} on {day}; fill the gap first")
 
 
 class MaizeBatch:
@@ -106,10 +106,10 @@ class MaizeBatch:
 
     def _check_amounts(self, name: str, amounts: FloatArray, active: list[int]) -> None:
         if amounts.shape != (len(self.fields),):
-            raise ValueError(f"{name} has shape {amounts.shape}; give one value for each of {len(self.fields)} fields")
+            raise FieldError(f"{name} has shape {amounts.shape}; give one value for each of {len(self.fields)} fields")
         for i in active:
             if not (np.isfinite(amounts[i]) and amounts[i] >= 0):
-                raise ValueError(
+                raise FieldError(
                     f"field {self.fields[i].field_id}: {name} is {amounts[i]} on day {self._seasons[i].days} after"
                     " sowing; decide a number from 0 up"
                 )

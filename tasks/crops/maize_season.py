@@ -53,25 +53,28 @@ def aquacrop_weather(
 def _of_soil(soil: str) -> Any:
     """Aquacrop's own model of maize on ``soil``, initialised: sown on 1 May 2000, wet to field capacity."""
     use_fast_root_zone()
-    import aquacrop  # type: ignore[import-untyped]  # has no stubs
+    # From their own modules: the package's top level names nothing in a process started with an option "-m".
     import pandas as pd
+    from aquacrop.core import AquaCropModel  # type: ignore[import-untyped]  # has no stubs
+    from aquacrop.entities.crop import Crop  # type: ignore[import-untyped]  # as above
+    from aquacrop.entities.inititalWaterContent import InitialWaterContent  # type: ignore[import-untyped]  # as above
+    from aquacrop.entities.irrigationManagement import IrrigationManagement  # type: ignore[import-untyped]  # as above
+    from aquacrop.entities.soil import Soil  # type: ignore[import-untyped]  # as above
 
     # The maize calendar is in days, so that initialisation reads no temperature; any weather serves.
     columns = {"MinTemp": 10.0, "MaxTemp": 25.0, "Precipitation": 0.0, "ReferenceET": 5.0}
     weather = pd.DataFrame({**columns, "Date": pd.date_range("2000-05-01", "2000-12-31")})
-    ground = aquacrop.Soil(soil)
+    ground = Soil(soil)
     layers = list(range(1, ground.nLayer + 1))
-    model = aquacrop.AquaCropModel(
+    model = AquaCropModel(
         sim_start_time="2000/05/01",
         sim_end_time="2000/12/31",
         weather_df=weather,
         soil=ground,
-        crop=aquacrop.Crop("Maize", planting_date="05/01"),
-        initial_water_content=aquacrop.InitialWaterContent("Pct", "Layer", layers, [100.0] * len(layers)),
+        crop=Crop("Maize", planting_date="05/01"),
+        initial_water_content=InitialWaterContent("Pct", "Layer", layers, [100.0] * len(layers)),
         # MaxIrr would silently cut a day's depth at 25 mm; what is decided is what is applied.
-        irrigation_management=aquacrop.IrrigationManagement(
-            5, depth=0, MaxIrr=_UNLIMITED_MM, MaxIrrSeason=_UNLIMITED_MM
-        ),
+        irrigation_management=IrrigationManagement(5, depth=0, MaxIrr=_UNLIMITED_MM, MaxIrrSeason=_UNLIMITED_MM),
     )
     model._initialize()
     return model

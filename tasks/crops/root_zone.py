@@ -244,7 +244,7 @@ def use_fast_root_zone() -> None:
             f"aquacrop {installed} is installed, but maize needs exactly {AQUACROP_VERSION}, whose private parts it"
             f" uses; install it with: pip install aquacrop=={AQUACROP_VERSION}"
         )
-    import aquacrop  # type: ignore[import-untyped]  # noqa: F401  # loads the modules searched below; has no stubs
+    import aquacrop.core  # type: ignore[import-untyped]  # noqa: F401  # loads the modules searched below; has no stubs
 
     for fast in (root_zone_water, water_stress):
         name = fast.__name__

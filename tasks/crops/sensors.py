@@ -14,7 +14,7 @@ import numpy as np
 from headland_edge.records import COLUMNS
 
 from tasks.crops.fields import field_rng
-from tasks.crops.interface import DailyWeather, Decision, Field, FloatArray, Morning
+from tasks.crops.interface import DailyWeather, Decision, Field, FieldError, FloatArray, Morning
 from tasks.params import Sensor, Sensors
 
 _WEATHER = ("rain_mm", "et0_mm", "tmin_c", "tmax_c")
@@ -119,6 +119,6 @@ def _daily(field: Field, weather: DailyWeather, name: str, days: int) -> FloatAr
     start = (field.sowing_date - timedelta(days=1) - weather.first_day).days
     values: FloatArray = getattr(weather, name)
     if start < 0 or start >= values.size:
-        raise ValueError(f"weather of {field.site} does not hold the day before {field.sowing_date} ({field.field_id})")
+        raise FieldError(f"weather of {field.site} does not hold the day before {field.sowing_date} ({field.field_id})")
     index = np.minimum(np.arange(start, start + days), values.size - 1)
     return np.asarray(values[index])

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from tasks.crops.interface import BoolArray, DailyWeather, Decision, Field, FloatArray, Harvest, Morning
+from tasks.crops.interface import BoolArray, DailyWeather, Decision, Field, FieldError, FloatArray, Harvest, Morning
 from tasks.crops.lintul3 import Soil, State, daily_rates, initial_state, water_content
 from tasks.crops.lintul3_parameters import CropParameters, spring_wheat
 from tasks.crops.wheat_season import season_course
@@ -49,22 +49,22 @@ table 3 (2.5 % organic matter)."""
 
 def _check_field(field: Field) -> None:
     if field.crop != "wheat":
-        raise ValueError(f"field {field.field_id} grows {field.crop}; a wheat batch holds wheat only")
+        raise FieldError(f"field {field.field_id} grows {field.crop}; a wheat batch holds wheat only")
     if field.soil not in SOILS:
         near = get_close_matches(field.soil, SOILS, n=1, cutoff=0.0)[0]
-        raise ValueError(
+        raise FieldError(
             f"field {field.field_id}: no soil named '{field.soil}', did you mean '{near}'? Known are {', '.join(SOILS)}"
         )
     if not 0.0 <= field.initial_water_frac <= 1.0:
-        raise ValueError(
+        raise FieldError(
             f"field {field.field_id}: initial_water_frac is {field.initial_water_frac}; give a share from 0 to 1"
         )
     if field.season_days < 1:
-        raise ValueError(f"field {field.field_id}: season_days is {field.season_days}; give at least one day")
+        raise FieldError(f"field {field.field_id}: season_days is {field.season_days}; give at least one day")
     for name in ("mineral_n_kg_ha", "mineralisation_kg_ha_d"):
         value = getattr(field, name)
         if not (np.isfinite(value) and value >= 0):
-            raise ValueError(f"field {field.field_id}: {name} is {value}; give a number from 0 up")
+            raise FieldError(f"field {field.field_id}: {name} is {value}; give a number from 0 up")
 
 
 def _soils(fields: tuple[Field, ...]) -> Soil:
@@ -100,7 +100,7 @@ class WheatBatch:
             RuntimeError: the crop's parameters cannot be read.
         """
         if not fields:
-            raise ValueError("a wheat batch needs at least one field")
+            raise FieldError("a wheat batch needs at least one field")
         for field in fields:
             _check_field(field)
         self.fields = fields
@@ -165,18 +165,18 @@ class WheatBatch:
         watered = np.flatnonzero(self._active & (decision.irrigation_mm != 0))
         if watered.size:
             i = int(watered[0])
-            raise ValueError(
+            raise FieldError(
                 f"field {self.fields[i].field_id}: irrigation_mm is {decision.irrigation_mm[i]} on day {self._day}"
                 " after emergence, but this wheat is rain-fed; decide 0"
             )
 
     def _check_amounts(self, name: str, amounts: FloatArray) -> None:
         if amounts.shape != (len(self.fields),):
-            raise ValueError(f"{name} has shape {amounts.shape}; give one value for each of {len(self.fields)} fields")
+            raise FieldError(f"{name} has shape {amounts.shape}; give one value for each of {len(self.fields)} fields")
         wrong = np.flatnonzero(self._active & ~(np.isfinite(amounts) & (amounts >= 0)))
         if wrong.size:
             i = int(wrong[0])
-            raise ValueError(
+            raise FieldError(
                 f"field {self.fields[i].field_id}: {name} is {amounts[i]} on day {self._day} after emergence;"
                 " decide a number from 0 up"
             )

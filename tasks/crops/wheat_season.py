@@ -12,7 +12,7 @@ from datetime import timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.crops.interface import DailyWeather, Field, FloatArray
+from tasks.crops.interface import DailyWeather, Field, FieldError, FloatArray
 from tasks.crops.lintul3 import Day
 from tasks.crops.lintul3_parameters import CropParameters
 from tasks.crops.penman import daylength_h, potential_evaporation
@@ -40,13 +40,13 @@ class SeasonCourse:
 def check_weather(field: Field, weather: Mapping[str, DailyWeather]) -> None:
     """Raise ValueError unless ``weather`` has every value of the field's season; what is missing is named."""
     if field.site not in weather:
-        raise ValueError(f"field {field.field_id}: no weather for site '{field.site}', only for {sorted(weather)}")
+        raise FieldError(f"field {field.field_id}: no weather for site '{field.site}', only for {sorted(weather)}")
     site = weather[field.site]
     start = (field.sowing_date - site.first_day).days
     if start < 0 or start + field.season_days > site.rain_mm.size:
         last = site.first_day + timedelta(days=site.rain_mm.size - 1)
         needed = field.sowing_date + timedelta(days=field.season_days - 1)
-        raise ValueError(
+        raise FieldError(
             f"field {field.field_id}: season {field.season} needs weather of {field.site} from {field.sowing_date} to"
             f" {needed}, but it runs from {site.first_day} to {last}; add the missing days or leave this season out"
         )
@@ -54,7 +54,7 @@ def check_weather(field: Field, weather: Mapping[str, DailyWeather]) -> None:
         gaps = np.flatnonzero(~np.isfinite(getattr(site, name)[start : start + field.season_days]))
         if gaps.size:
             day = field.sowing_date + timedelta(days=int(gaps[0]))
-            raise ValueError(
+            raise FieldError(
                 f"field {field.field_id}: weather of {field.site} has no {name} on {day}; fill the gap first"
             )
 

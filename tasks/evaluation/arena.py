@@ -77,6 +77,7 @@ def play(name: str, fields: tuple[Field, ...], arena: Arena) -> tuple[pl.DataFra
             "yield_t_ha": harvest.yield_t_ha,
             "irrigation_mm": harvest.irrigation_mm,
             "nitrogen_kg_ha": harvest.nitrogen_kg_ha,
+            "refused_mornings": [policy.refused / len(fields) if isinstance(policy, Device) else 0.0] * len(fields),
             "fallback_mornings": [policy.fallbacks / len(fields) if isinstance(policy, Device) else 0.0] * len(fields),
         }
     )

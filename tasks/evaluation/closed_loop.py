@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tasks.crops.fields import draw_fields, field_rng
+from tasks.crops.fields import draw_fields
 from tasks.crops.interface import Crop, Field
 from tasks.evaluation.arena import DEVICE, POLICY_NAMES, STRONG, Arena, play_all
 from tasks.evaluation.statistics import paired_by_season
@@ -31,12 +31,11 @@ def groups_of(
     return [draw_fields(crop, site, [season], per_season, ranges, params.seed + 1, soil) for season in seasons]
 
 
-def summary(rows: pl.DataFrame, params: Params) -> dict[str, Any]:
+def summary(rows: pl.DataFrame) -> dict[str, Any]:
     """Money, water, nitrogen and yield of each policy, and the device's gain over each, paired by season.
 
     Args:
         rows: of one crop and scene, as ``play_all`` returns them.
-        params: for bootstrap and seed.
     """
     crop: Crop = rows["crop"][0]
     policies = {}
@@ -47,10 +46,8 @@ def summary(rows: pl.DataFrame, params: Params) -> dict[str, Any]:
         policies[name] = {column: float(here[column].mean()) for column in MONEY}  # type: ignore[arg-type]
         if name != DEVICE:
             difference = (device["profit_usd_ha"] - here["profit_usd_ha"]).to_numpy()
-            rng = field_rng(params.seed, crop, name, "bootstrap")
-            gains[name] = paired_by_season(
-                difference, here["season"].to_numpy(), params.evaluation.bootstrap, rng
-            ).as_dict()
+            where = here.select(pl.format("{}/{}", "site", "season")).to_series().to_numpy()
+            gains[name] = paired_by_season(difference, where).as_dict()
     seasons = rows.group_by("season", "policy").agg(pl.col("profit_usd_ha").mean()).sort("season", "policy")
     by_season: dict[str, dict[str, float]] = {}
     for season, policy, money in seasons.iter_rows():
@@ -61,8 +58,17 @@ def summary(rows: pl.DataFrame, params: Params) -> dict[str, Any]:
         "policies": policies,
         "gain_usd_ha": gains,
         "profit_usd_ha_by_season": by_season,
+        "refused_mornings_per_field": float(np.mean(device["refused_mornings"].to_numpy())),
         "fallback_mornings_per_field": float(np.mean(device["fallback_mornings"].to_numpy())),
     }
+
+
+def positive(word: str) -> int:
+    """A whole number from 1 up, for the command line."""
+    value = int(word)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a number from 1 up")
+    return value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,8 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--longitude-deg", type=float, default=0.0)
     parser.add_argument("--elevation-m", type=float, default=100.0)
     parser.add_argument("--crop", choices=("maize", "wheat", "both"), default="both")
-    parser.add_argument("--seasons", type=int, default=10, help="how many of the latest complete seasons")
-    parser.add_argument("--fields", type=int, default=4, help="fields in each season")
+    parser.add_argument("--seasons", type=positive, default=10, help="how many of the latest complete seasons")
+    parser.add_argument("--fields", type=positive, default=4, help="fields in each season")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return run(parser.parse_args(argv))
@@ -107,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
             groups = groups_of(crop, site.name, seasons, options.fields, params)
             weather = {f"{site.name}/{season}": site.season_weather(season) for season in seasons}
             rows, _ = play_all(groups, Arena(options.bundle, bundle.manifest.policy, params, weather))
-            result[crop] = summary(rows, params)
+            result[crop] = summary(rows)
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         return 7

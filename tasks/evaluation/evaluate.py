@@ -1,12 +1,13 @@
 """Stage: what the shipped bundle would have earned on seasons it never saw, and how well its models knew them.
 
 Weather is observed; crops and sensors are simulated. Three scenes: the seasons from as_of on where the crop is
-grown ("home"), the same seasons on a soil no training field had ("other_soil"), and sites whose weather never
-reached training ("other_site/<name>").
+grown ("home"), the same seasons on a soil no training field had ("other_soil"), and sites where no training
+field of that crop lay ("other_site/<name>").
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,13 @@ def scenes(params: Params, sites: dict[str, SiteWeather]) -> list[tuple[str, Cro
             ranges = params.fields.of(crop)
             seasons = sites[name].seasons(ranges.sowing_day[1] + ranges.season_days)
             test = list(params.split(name, seasons).test)
-            if crop in site.crops:
-                found.append(("home", crop, name, test, None))
-                found.append(("other_soil", crop, name, test, ranges.held_out_soil))
+            if not test:
+                print(f"{name}: no test season of {crop}; not farmed", file=sys.stderr)
+            elif crop in site.crops:
+                # The first site of a crop is its home; another one has scenes of its own.
+                own = "" if not any(c == crop and s == "home" for s, c, *_ in found) else f"/{name}"
+                found.append((f"home{own}", crop, name, test, None))
+                found.append((f"other_soil{own}", crop, name, test, ranges.held_out_soil))
             else:
                 found.append((f"other_site/{name}", crop, name, test, None))
     return found
@@ -77,7 +82,7 @@ def closed_loops(
         groups = groups_of(crop, site, seasons, params.evaluation.fields_per_season, params, soil)
         rows, logs = play_all(groups, Arena(bundle, policies, params, weather))
         parts.append(rows.with_columns(scene=pl.lit(scene)))
-        summaries.setdefault(crop, {})[scene] = summary(rows, params)
+        summaries.setdefault(crop, {})[scene] = summary(rows)
         if scene == "home":
             first: tuple[Field, ...] = groups[min(3, len(groups) - 1)]
             diaries[crop] = (logs[DEVICE, first[0].field_id], logs[STRONG[crop], first[0].field_id])
@@ -99,7 +104,9 @@ def knowledge(params: Params, bundle: Path, seasons: Path = SEASONS) -> tuple[pl
             "by_soil": scores_by(rows, "soil"),
         }
         if settings.target == "yield_t_ha":
-            found[model]["mid_season"] = mid_season(rows, training_yields(seasons, settings.crops, params))
+            found[model]["mid_season"] = mid_season(
+                rows, training_yields(seasons, settings.crops, params), opened.manifest.models[model].target
+            )
         parts.append(rows)
     return pl.concat(parts), found
 

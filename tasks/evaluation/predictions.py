@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from headland_edge.bundle import Bundle
 from headland_edge.features import clean, derive, window
+from headland_edge.manifest import Target
 from headland_edge.records import COLUMNS
 from headland_edge.runtime import Session
+from numpy.typing import NDArray
 
 from tasks.crops.interface import FloatArray
 from tasks.evaluation.statistics import band, pinball
@@ -20,6 +23,7 @@ from tasks.params import Params
 from tasks.seasons.schema import KEYS, TRUTH_PREFIX
 
 QUANTILES = ("q10", "q50", "q90")
+LEVELS = (0.1, 0.5, 0.9)
 # Mid-season: canopy closed, grain not yet set; days after sowing of maize, after emergence of wheat.
 MID_SEASON_DAYS = {"maize": (55, 80), "wheat": (45, 70)}
 
@@ -79,35 +83,55 @@ def scores_by(rows: pl.DataFrame, column: str) -> dict[str, dict[str, float]]:
     return {str(name): scores(part) for (name,), part in rows.sort(column).group_by(column, maintain_order=True)}
 
 
-def mid_season(rows: pl.DataFrame, climatology: dict[str, FloatArray]) -> dict[str, dict[str, float]]:
+def mid_season(
+    rows: pl.DataFrame, climatology: dict[str, tuple[FloatArray, FloatArray]], target: Target
+) -> dict[str, dict[str, float]]:
     """Yield bands at mid-season against climatology's: the same quantiles of the training seasons' yields.
+
+    Climatology knows the trend as the model does: past yields are brought to the level of the season they are held
+    against. ``raw_climatology_…`` is the same without it.
 
     Args:
         rows: predictions of the yield model.
-        climatology: by crop, the yields of the training seasons' fields, t/ha.
+        climatology: by crop, yields of the training seasons' fields, t/ha, and the season of each.
+        target: of the yield model, with each crop's trend.
     """
     found = {}
     for crop, (first, last) in MID_SEASON_DAYS.items():
         part = rows.filter(pl.col("crop") == crop, pl.col("days_after_sowing").is_between(first, last))
         if part.height:
-            known = np.tile(np.quantile(climatology[crop], [0.1, 0.5, 0.9]), (part.height, 1))
-            truth = part["truth"].to_numpy()
-            base = {f"climatology_{k}": v for k, v in band(truth, known).items()}
-            found[crop] = {**scores(part), **base, "climatology_pinball": pinball(truth, known)}
+            truth, season = part["truth"].to_numpy(), part["season"].to_numpy()
+            yields, years = climatology[crop]
+            raw = np.tile(np.quantile(yields, LEVELS), (part.height, 1))
+            level = np.quantile(yields / growth(target, crop, years), LEVELS)
+            known = level * growth(target, crop, season)[:, None]
+            found[crop] = {
+                **scores(part),
+                **{f"climatology_{k}": v for k, v in {**band(truth, known), "pinball": pinball(truth, known)}.items()},
+                **{f"raw_climatology_{k}": v for k, v in {**band(truth, raw), "pinball": pinball(truth, raw)}.items()},
+            }
     return found
 
 
-def training_yields(root: Path, crops: Iterable[str], params: Params) -> dict[str, FloatArray]:
-    """Yields of the training and validation seasons' fields by crop, t/ha: what climatology knows."""
-    yields: dict[str, FloatArray] = {}
+def growth(target: Target, crop: str, seasons: NDArray[Any]) -> FloatArray:
+    """The trend's factor in each season; 1 for a crop without a trend."""
+    calibration = target.calibration.get(crop)
+    return np.array([calibration.growth(int(season)) if calibration else 1.0 for season in seasons])
+
+
+def training_yields(root: Path, crops: Iterable[str], params: Params) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Yields of the training and validation seasons' fields by crop, t/ha, and the season of each."""
+    yields: dict[str, tuple[FloatArray, FloatArray]] = {}
     for crop in crops:
         files = season_files(root, (crop,))
-        parts = []
-        for site in {entry[1] for entry in files}:
+        parts: list[FloatArray] = []
+        years: list[FloatArray] = []
+        for site in sorted({entry[1] for entry in files}):
             split = params.split(site, [entry[2] for entry in files if entry[1] == site])
             for _, name, season, file in files:
                 if name == site and season in (*split.train, *split.validation):
                     rows = read_columns(file, ("field_id", "truth_yield_t_ha")).unique("field_id")
                     parts.append(rows["truth_yield_t_ha"].to_numpy())
-        yields[crop] = np.concatenate(parts)
+                    years.append(np.full(rows.height, float(season)))
+        yields[crop] = np.concatenate(parts), np.concatenate(years)
     return yields

@@ -24,7 +24,7 @@ from tasks.features.labels import LABEL_KEYS, LABELS, refuse_future
 from tasks.params import Params
 from tasks.stage_main import end_of_stage, model_named
 
-PARAMS = ("as_of", "test_seasons", "validation_every", "sites", "model")
+PARAMS = ("as_of", "sites", "model")
 WINDOWS = Path("data/windows")
 _SPLITS = {"train": 0, "validation": 1}
 

@@ -24,10 +24,9 @@ from tasks.params import Params
 from tasks.stage_main import end_of_stage
 from tasks.training.data import open_windows
 
-PARAMS = ("as_of", "seed", "models", "model", "release")
+PARAMS = ("as_of", "test_seasons", "seed", "sites", "models", "model", "release")
 BUNDLES = Path("data/bundle")
 GOLDEN_WINDOWS = 8
-TREND_CARRIED_SEASONS = 10
 # Integer kernels round alike everywhere; float tails of other processors may differ in the last digits.
 GOLDEN_TOLERANCE = 0.02
 
@@ -64,7 +63,8 @@ def target_entry(name: str, params: Params, bands: dict[str, Any], trends: dict[
             calibration[crop] = {
                 "reference_season": trend["reference_season"],
                 "last_season": max(params.season_of(n) for n, s in params.sites.items() if crop in s.crops)
-                + TREND_CARRIED_SEASONS,
+                + params.test_seasons
+                - 1,
                 "trend_per_year_frac": trend["per_year_frac"],
                 **bands.get(crop, {"lower": 1.0, "upper": 1.0}),
             }
@@ -105,7 +105,7 @@ def assemble(params: Params, root: Path) -> tuple[dict[str, Any], dict[str, byte
         members[f"models/{name}.onnx"] = onnx[name]
         inputs, outputs = golden(name, onnx[name], root / "data/windows", params.seed)
         members[f"golden/{name}.inputs.npy"], members[f"golden/{name}.outputs.npy"] = inputs, outputs
-    made_by = lineage(root)
+    made_by = lineage(root, params.models)
     counter = release_counter(params)
     members["MODEL_CARD.md"] = model_card(params, counter, choices).encode()
     hashes = {name: models[name]["sha256"] for name in models}

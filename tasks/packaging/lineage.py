@@ -34,10 +34,11 @@ def _git(root: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def locked_stages(lock: Path) -> dict[str, Any]:
+def locked_stages(lock: Path, models: tuple[str, ...]) -> dict[str, Any]:
     """Entries of the stages before the bundle in ``dvc.lock``; empty where the stages were run by hand.
 
-    Metrics, plots and checkpoints are left out: they hold times, and a repeated run must give the same bundle.
+    Stages of models that are no longer trained are left out, and so are metrics, plots and checkpoints: they hold
+    times, and a repeated run must give the same bundle.
     """
     if not lock.exists():
         return {}
@@ -45,7 +46,7 @@ def locked_stages(lock: Path) -> dict[str, Any]:
     return {
         name: {**entry, "outs": [out for out in entry.get("outs", []) if _repeats(out["path"])]}
         for name, entry in sorted(stages.items())
-        if name.partition("@")[0] in UPSTREAM
+        if name.partition("@")[0] in UPSTREAM and (name.partition("@")[2] or models[0]) in models
     }
 
 
@@ -53,9 +54,9 @@ def _repeats(path: str) -> bool:
     return path.startswith("data/") and not path.endswith("/checkpoints")
 
 
-def lineage(root: Path) -> dict[str, Any]:
+def lineage(root: Path, models: tuple[str, ...]) -> dict[str, Any]:
     """Commit, hash of the locked upstream stages, data versions, and the run's name: a hash of all three."""
-    stages = locked_stages(root / "dvc.lock")
+    stages = locked_stages(root / "dvc.lock", models)
     versions = {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs", []) if "md5" in out}
     found: dict[str, Any] = {
         "git_commit": git_commit(root),

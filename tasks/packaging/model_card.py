@@ -9,14 +9,14 @@ from tasks.params import Params
 
 _HEAD = """# Headland {as_of}: release {counter}
 
-Three small nets and two rules for a field device: irrigation of maize, nitrogen for spring wheat, yield of both.
+{count} small nets for a field device ({models}), and the rules that act on what they say.
 
 ## Intended use
 Daily advice from a field's own records. A person or a controller with limits of its own acts on it. Not for crops,
 soils or climates unlike those below; the device says when it falls back to a rule.
 
 ## Data
-Weather: observed (champion: Nebraska; wageningen: the Netherlands). Crops and sensors: simulated (AquaCrop maize,
+Weather: observed (sites: {sites}). Crops and sensors: simulated (AquaCrop maize,
 LINTUL3 spring wheat, declared noise, drift and dropouts). Seasons from {as_of} on never reached training.
 
 ## Models
@@ -50,4 +50,15 @@ def model_card(params: Params, counter: int, choices: Mapping[str, Mapping[str, 
             f"| {shipped['metric']:.4g} | {trained['size_bytes']} | {shipped['size_bytes']} "
             f"| {choice['loss_frac']:+.2%} |"
         )
-    return _HEAD.format(as_of=params.as_of, counter=counter) + "\n".join(rows) + "\n" + _TAIL
+    return (
+        _HEAD.format(
+            as_of=params.as_of,
+            counter=counter,
+            count=len(params.models),
+            models=", ".join(params.models),
+            sites=", ".join(params.sites),
+        )
+        + "\n".join(rows)
+        + "\n"
+        + _TAIL
+    )

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from headland_edge.features import gdd_of_many
-from headland_edge.records import COLUMNS
+from headland_edge.advisor import LAST_MORNINGS
+from headland_edge.features import clean, gdd_of_many
+from headland_edge.readings import carry_depletion
+from headland_edge.readings import last_seen as device_last_seen
+from headland_edge.records import COLUMNS, Records
 from headland_edge.rules import FourStageRule, SplitRule
 from numpy.typing import NDArray
 
@@ -49,16 +52,20 @@ class Weekly:
 
 
 class Threshold:
-    """A four-stage depletion threshold on the probe's latest reading; each field may have a rule of its own."""
+    """A four-stage depletion threshold on the probe; each field may have a rule of its own.
+
+    While the probe is out, its last reading is carried on by the same water balance that a device falls back to, so
+    that the baseline does not irrigate blindly.
+    """
 
     def __init__(self, rules: list[FourStageRule]) -> None:
         """Take one rule for each field, or a single one for all."""
         self._rules = rules
 
     def decide(self, fields: tuple[Field, ...], records: FloatArray, active: BoolArray) -> Decision:
-        """Refill when the latest reading is past the stage's threshold; wait while there has been none."""
+        """Refill when the depletion is past the stage's threshold; wait while there has been no reading."""
         day = records.shape[1] - 1
-        depletion = last_seen(records[:, :, _AT["depletion_frac"]])
+        depletion = carried_depletion(fields, records, active)
         taw = last_seen(records[:, :, _AT["taw_mm"]])
         rules = self._rules * len(fields) if len(self._rules) == 1 else self._rules
         amount = [
@@ -66,6 +73,17 @@ class Threshold:
             for rule, d, t, a in zip(rules, depletion, taw, active, strict=True)
         ]
         return Decision(np.array(amount), np.zeros(len(fields)))
+
+
+def carried_depletion(fields: tuple[Field, ...], records: FloatArray, active: BoolArray) -> FloatArray:
+    """This morning's depletion on each field: the reading, or the last one carried on; NaN where none can be."""
+    depletion = records[:, -1, _AT["depletion_frac"]].copy()
+    for i in np.flatnonzero(np.isnan(depletion) & active):
+        history, _ = clean(Records(fields[i].crop, fields[i].sowing_date, records[i]))
+        reading, taw = device_last_seen(history, "depletion_frac"), device_last_seen(history, "taw_mm")
+        reckoned = carry_depletion(history, reading, taw.value, LAST_MORNINGS) if reading and taw else None
+        depletion[i] = reckoned.depletion_frac if reckoned else np.nan
+    return depletion
 
 
 class Splits:

@@ -60,7 +60,7 @@ def halving(
         rng: of this search.
         candidates: random candidates of the first round, scored on an eighth of the fields.
         survivors: how many of them are scored on half of the fields.
-        refinements: steps of the random walk around the best three, scored on all fields.
+        refinements: steps of the random walk around the best one, scored on all fields.
         known: candidates that every engineer would try first.
 
     Returns:
@@ -115,7 +115,7 @@ def training_fields(crop: Crop, params: Params, sites: dict[str, SiteWeather], p
 
 
 def irrigation_rule(candidate: FloatArray, params: Params) -> FourStageRule:
-    """A rule from a candidate: four depletion thresholds and the share of the depletion that is given back."""
+    """A rule from a candidate: four depletion thresholds."""
     rules = params.rules.irrigation
     return FourStageRule(
         thresholds_frac=tuple(float(round(x, 4)) for x in candidate[:4]),

@@ -266,9 +266,9 @@ def render(inputs: Inputs) -> str:
     return environment.get_template(TEMPLATE).render(
         title=f"Headland: report for season {manifest.release.as_of}",
         lead=[
-            f"Release {manifest.release.counter}: three small models for a device in the field, trained on seasons "
-            f"before "
-            f"{manifest.release.as_of} and tried on {inputs.params.test_seasons} seasons from "
+            f"Release {manifest.release.counter}: {len(manifest.models)} small models for a device in the "
+            f"field, trained on seasons before {manifest.release.as_of} and tried on up to "
+            f"{inputs.params.test_seasons} seasons from "
             f"{manifest.release.as_of} on "
             f"(or the years that play their part at other sites). Bundle {inputs.bundle.sha256[:12]}."
         ],

@@ -154,10 +154,14 @@ def bottom_line(crop: str, home: Mapping[str, Any]) -> str:
 
 def fallback_sentence(home: Mapping[str, Any]) -> str:
     """How often the device had to do without its model."""
-    mornings = float(home["fallback_mornings_per_field"])
+    mornings, refused = float(home["fallback_mornings_per_field"]), float(home.get("refused_mornings_per_field", 0.0))
+    silent = f" On {number(refused, 1)} it refused to advise, and nothing was applied." if refused else ""
     if mornings == 0:
-        return "The device never had to fall back on a rule for want of readings."
-    return f"On {number(mornings, 1)} mornings of a season the device fell back on a stated rule for want of readings."
+        return f"The device never had to fall back on a rule for want of readings.{silent}"
+    return (
+        f"On {number(mornings, 1)} mornings of a season the device fell back on a stated rule for want of readings."
+        f"{silent}"
+    )
 
 
 def spared(crop: str, home: Mapping[str, Any]) -> str:

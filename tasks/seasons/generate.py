@@ -11,11 +11,13 @@ import hashlib
 import json
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
+from headland_edge import records
 from headland_edge.records import COLUMNS
 from joblib import Parallel, delayed
 
@@ -45,17 +47,19 @@ def field_key(field: Field, weather: DailyWeather, params: Params, code: str) ->
     """What a field's rows depend on, as a short hash: field, weather, sensors, seed and simulator code."""
     start = (field.sowing_date - timedelta(days=1) - weather.first_day).days
     window = slice(start, start + field.season_days + 1)
-    digest = hashlib.sha256(f"{field}{params.sensors}{params.seed}{code}".encode())
+    place = (weather.latitude_deg, weather.longitude_deg, weather.elevation_m)
+    digest = hashlib.sha256(f"{field}{place}{params.sensors}{params.seed}{code}".encode())
     for name in ("tmin_c", "tmax_c", "rain_mm", "et0_mm", "radiation_mj_m2", "vapour_pressure_kpa", "wind_m_s"):
         digest.update(np.ascontiguousarray(getattr(weather, name)[window]).tobytes())
     return digest.hexdigest()[:24]
 
 
 def code_hash() -> str:
-    """Hash of the code that makes rows, so that stale rows are never kept after it changes."""
+    """Hash of the code that makes rows, simulators included, so that stale rows are never kept after it changes."""
     here = Path(__file__).parent
-    files = sorted([*here.glob("*.py"), *(here.parent / "crops").glob("*.py")])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    files = sorted([*here.glob("*.py"), *(here.parent / "crops").glob("*.py"), Path(records.__file__)])
+    packages = f"aquacrop {version('aquacrop')} pcse {version('pcse')}"
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files) + packages.encode()).hexdigest()
 
 
 def daily_rows(log: SeasonLog, practices: list[str]) -> pl.DataFrame:

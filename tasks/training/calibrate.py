@@ -45,7 +45,7 @@ def calibrate(net: nn.Sequential, windows: Windows, stretch: Stretch | None = No
         "raw": asdict(score(raw, targets, scale)),
         "calibrated": asdict(score(answers(net, windows, windows.validation), targets, scale)),
         "stretch": asdict(stretch),
-        "coverage_crossed": crossed_coverage(raw, targets),
+        "coverage_crossed": crossed_coverage(raw, targets, windows.group[windows.validation]),
     }
 
 

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.floating]
 LEVELS = np.array([0.1, 0.5, 0.9])
-_FOLDS = 5
 _STRETCH = (0.2, 5.0)
 
 
@@ -91,15 +90,18 @@ def _factor(beyond: Array, half_width: Array, independent: int | None) -> float:
     return float(np.clip(np.quantile(ratios, rank, method="higher"), *_STRETCH))
 
 
-def crossed_coverage(quantiles: Array, targets: Array) -> float:
+def crossed_coverage(quantiles: Array, targets: Array, seasons: npt.NDArray[np.integer]) -> float | None:
     """Coverage with factors found on the other seasons: what calibration is worth on seasons it has not seen.
 
-    The windows come in order of field-seasons; they are cut into blocks, each judged with factors from the rest.
+    Returns:
+        None with fewer than two seasons.
     """
+    names = np.unique(seasons)
+    if names.size < 2:
+        return None
     inside = np.zeros(len(targets), dtype=bool)
-    for block in np.array_split(np.arange(len(targets)), _FOLDS):
-        rest = np.ones(len(targets), dtype=bool)
-        rest[block] = False
-        band = np.sort(find_stretch(quantiles[rest], targets[rest]).apply(quantiles[block]), axis=1)
-        inside[block] = (targets[block] >= band[:, 0]) & (targets[block] <= band[:, 2])
+    for name in names:
+        here = seasons == name
+        band = np.sort(find_stretch(quantiles[~here], targets[~here]).apply(quantiles[here]), axis=1)
+        inside[here] = (targets[here] >= band[:, 0]) & (targets[here] <= band[:, 2])
     return float(inside.mean())

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from headland_edge.records import Records
+from headland_edge.records import COLUMN_INFO, Records
 from headland_edge.rules import FourStageRule, RuleError, SplitRule, rule_from_dict
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,6 +80,10 @@ def test_each_split_is_due_on_at_most_one_morning_and_in_order(records: Records)
 
 @given(st.lists(amounts, min_size=3, max_size=3), st.lists(st.floats(-3, 3), min_size=3, max_size=3), amounts)
 def test_a_split_rule_survives_json(base: list[float], slope: list[float], most: float) -> None:
+    if most > COLUMN_INFO["nitrogen_kg_ha"].high:
+        with pytest.raises(RuleError, match="max_dose_kg_ha"):
+            SplitRule((7.0, 480.0, 704.0), tuple(base), tuple(slope), most)
+        return
     rule = SplitRule((7.0, 480.0, 704.0), tuple(base), tuple(slope), most)
     assert rule_from_dict(json.loads(json.dumps(rule.to_dict()))) == rule
     assert 0.0 <= rule.dose_kg_ha(2, 50.0) <= most

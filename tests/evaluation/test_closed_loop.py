@@ -55,8 +55,8 @@ def test_rainfed_fields_get_no_water_and_the_calendar_its_twelve_irrigations(row
     assert water["weekly_25mm"] == pytest.approx(300.0)
 
 
-def test_the_summary_adds_up(rows, params):
-    found = summary(rows, params)
+def test_the_summary_adds_up(rows):
+    found = summary(rows)
     for name, gain in found["gain_usd_ha"].items():
         means = {key: value["profit_usd_ha"] for key, value in found["policies"].items()}
         assert gain["mean"] == pytest.approx(means[DEVICE] - means[name], abs=1e-6)

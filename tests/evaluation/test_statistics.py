@@ -9,15 +9,23 @@ from tasks.evaluation.statistics import band, paired_by_season, pinball
 def test_seasons_are_the_independent_draws():
     season = np.repeat([2001, 2002], 50)
     difference = np.where(season == 2001, 1.0, 3.0)
-    found = paired_by_season(difference, season, 500, np.random.default_rng(0))
+    found = paired_by_season(difference, season)
     assert found.mean == 2.0
     assert found.standard_error == pytest.approx(1.0)
-    assert (found.low_95, found.high_95, found.seasons) == (1.0, 3.0, 2)
+    assert found.high_95 - found.mean == pytest.approx(12.706, abs=1e-3)
+    assert found.seasons == 2
 
 
-def test_one_season_has_no_error_to_tell():
-    found = paired_by_season(np.array([4.0, 6.0]), np.array([1, 1]), 100, np.random.default_rng(0))
-    assert (found.mean, found.standard_error, found.seasons) == (5.0, 0.0, 1)
+def test_one_season_has_no_interval_to_tell():
+    found = paired_by_season(np.array([4.0, 6.0]), np.array([1, 1]))
+    assert (found.mean, found.low_95, found.high_95, found.seasons) == (5.0, 5.0, 5.0, 1)
+
+
+def test_nothing_is_called_more_than_chance_in_one_case_of_twenty():
+    rng = np.random.default_rng(0)
+    season = np.arange(10)
+    found = [paired_by_season(rng.normal(size=10), season) for _ in range(2000)]
+    assert np.mean([f.low_95 > 0 or f.high_95 < 0 for f in found]) == pytest.approx(0.05, abs=0.015)
 
 
 def test_pinball_by_hand():

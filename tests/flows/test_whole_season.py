@@ -34,7 +34,7 @@ def shrink(params: Path) -> None:
         model |= {"widths": [8, 8], "epochs": 1, "windows_per_epoch": 512, "finetune_epochs": 1}
         model["crossfit_folds"] = min(2, model["crossfit_folds"])
     content["compression"] |= {"calibration_windows": 64, "latency_runs": 20, "max_metric_loss_frac": 1.0}
-    content["evaluation"] |= {"fields_per_season": 1, "bootstrap": 100}
+    content["evaluation"] |= {"fields_per_season": 1}
     params.write_text(yaml.safe_dump(content, sort_keys=False))
 
 

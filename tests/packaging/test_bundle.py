@@ -11,6 +11,8 @@ from tasks.packaging.lineage import git_commit, lineage, locked_stages
 from tasks.packaging.mlbom import mlbom
 from tasks.packaging.model_card import model_card
 
+MODELS = ("yield",)
+
 
 def git(root, *words):
     subprocess.run(["git", "-C", root, *words], check=True, capture_output=True)
@@ -49,18 +51,19 @@ def test_lineage_holds_upstream_stages_only_and_changes_with_them(checkout):
     stages = {
         "weather": {"cmd": "x", "outs": [{"path": "data/weather", "md5": "a" * 32}]},
         "train@yield": {"cmd": "x", "outs": [{"path": "data/models/yield", "md5": "b" * 32}]},
+        "train@gone": {"cmd": "x", "outs": [{"path": "data/models/gone", "md5": "f" * 32}]},
         "bundle": {"cmd": "x", "outs": [{"path": "data/bundle", "md5": "c" * 32}]},
     }
     (checkout / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
-    found = lineage(checkout)
+    found = lineage(checkout, MODELS)
     assert found["data_versions"] == {"data/weather": "a" * 32, "data/models/yield": "b" * 32}
     stages["bundle"]["outs"][0]["md5"] = "d" * 32
     (checkout / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
-    assert lineage(checkout) == found
+    assert lineage(checkout, MODELS) == found
     stages["weather"]["outs"][0]["md5"] = "e" * 32
     (checkout / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
-    assert lineage(checkout)["run_id"] != found["run_id"]
-    assert set(locked_stages(checkout / "dvc.lock")) == {"weather", "train@yield"}
+    assert lineage(checkout, MODELS)["run_id"] != found["run_id"]
+    assert set(locked_stages(checkout / "dvc.lock", MODELS)) == {"weather", "train@yield"}
 
 
 def test_release_counter_rises_with_season_and_minor_release(params):

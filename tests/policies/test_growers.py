@@ -47,6 +47,18 @@ def test_threshold_waits_while_no_probe_was_ever_seen():
     assert decided.irrigation_mm[0] == 0.0
 
 
+def test_threshold_reckons_through_an_outage_and_counts_the_water_it_gave():
+    seen = np.full(12, np.nan)
+    seen[8] = 0.40
+    dry = records(12, depletion_frac=seen, taw_mm=100.0, et0_mm=5.0, rain_mm=0.0, irrigation_mm=0.0)
+    given = np.zeros(12)
+    given[9] = 30.0
+    watered = records(12, depletion_frac=seen, taw_mm=100.0, et0_mm=5.0, rain_mm=0.0, irrigation_mm=given)
+    active, policy = np.array([True]), Threshold([RULE])
+    assert policy.decide((field(),), dry, active).irrigation_mm[0] == pytest.approx(30.0)
+    assert policy.decide((field(),), watered, active).irrigation_mm[0] == 0.0
+
+
 def test_each_field_may_have_a_rule_of_its_own():
     both = np.repeat(records(11, depletion_frac=0.4, taw_mm=80.0), 2, axis=0)
     never = RULE.with_thresholds((0.95,) * 4)
