@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 from headland_edge.bundle import write_bundle
 from headland_edge.features import FEATURES, FEATURES_VERSION
+from headland_edge.manifest import Target
 from headland_edge.rules import FourStageRule, SplitRule
 
-from tasks.crops.interface import Crop, FloatArray
+from tasks.crops.interface import Crop
 from tasks.durable import write_json, write_text
 from tasks.evaluation.closed_loop import summary
 from tasks.evaluation.predictions import mid_season, scores, scores_by
@@ -96,6 +97,7 @@ def _farmed(crop: Crop, scene: str, site: str, season: int, number: int, policy:
         "irrigation_mm": 0.0 if none or crop == "wheat" else float(rng.uniform(150, 250)),
         "nitrogen_kg_ha": 0.0 if none or crop == "maize" else float(rng.uniform(80, 130)),
         "fallback_mornings": 1.5 if policy == "device" else 0.0,
+        "refused_mornings": 0.0,
         "scene": scene,
     }
 
@@ -165,7 +167,7 @@ def write_evaluation(root: Path, params: Params, rows: pl.DataFrame, known: pl.D
     """``metrics/evaluate.json`` by the stage's own summaries."""
     loops: dict[str, dict[str, Any]] = {}
     for (crop, scene), part in rows.group_by("crop", "scene", maintain_order=True):
-        loops.setdefault(str(crop), {})[str(scene)] = summary(part, params)
+        loops.setdefault(str(crop), {})[str(scene)] = summary(part)
     models = {}
     for name in params.models:
         mine, settings = known.filter(pl.col("model") == name), params.model[name]
@@ -177,8 +179,9 @@ def write_evaluation(root: Path, params: Params, rows: pl.DataFrame, known: pl.D
             "by_soil": scores_by(mine, "soil"),
         }
         if name == "yield":
-            past: dict[str, FloatArray] = {crop: _rng("past", crop).normal(10.0, 1.5, 200) for crop in settings.crops}
-            models[name]["mid_season"] = mid_season(mine, past)
+            past = {crop: (_rng("past", crop).normal(10.0, 1.5, 200), np.full(200, 1999.0)) for crop in settings.crops}
+            target = Target(settings.target, settings.unit, settings.offset, settings.scale)
+            models[name]["mid_season"] = mid_season(mine, past, target)
     write_json(root / "metrics/evaluate.json", {"as_of": params.as_of, "models": models, "closed_loop": loops})
 
 
