@@ -29,8 +29,8 @@ RIVALS = {
     "maize": (
         "Maize: rainfed; 25 mm a week from day 35 to 112 after sowing; the 70 % threshold, which refills the soil when "
         "less than 70 % of its available water is left; and the tuned threshold, four depletions by growth stage, "
-        "tuned "
-        "on the training seasons and acting on the raw probe."
+        "tuned on the training seasons and acting on the raw probe, its last reading carried through outages by a "
+        "water balance."
     ),
     "wheat": (
         "Wheat: no nitrogen; the three fixed doses that were best on the training seasons; and the tuned soil test, "
