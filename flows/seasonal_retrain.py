@@ -4,8 +4,7 @@ Started by ``headland retrain``, by a schedule (``prefect.yaml``), in the Prefec
 ``python -m flows.seasonal_retrain``. They all run the stages that ``dvc repro`` would run, and no others.
 """
 
-from __future__ import annotations
-
+# No postponed annotations here: a scheduled run loads this file as a script and could not resolve them.
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
