@@ -18,7 +18,7 @@ FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 """Raised with any change of FEATURES or of how they are derived; a bundle fits one version."""
 
 GDD_BASE_C = {"wheat": 0.0, "maize": 8.0}
@@ -39,11 +39,11 @@ class Feature:
 # Scales bring what is usual in a season to at most about 1: one scale then serves all channels when the net's
 # input is rounded to 8 bits.
 _SENSED_SCALE = {
-    "rain_mm": 50.0,
+    "rain_mm": 100.0,
     "et0_mm": 10.0,
     "tmin_c": 40.0,
     "tmax_c": 40.0,
-    "irrigation_mm": 40.0,
+    "irrigation_mm": 60.0,
     "nitrogen_kg_ha": 100.0,
     "depletion_frac": 1.0,
     "taw_mm": 500.0,
@@ -59,7 +59,7 @@ _SEEN = {
 _TOTALS = {
     "rain_mm": Feature("rain_total_mm", "mm", 600.0),
     "et0_mm": Feature("et0_total_mm", "mm", 900.0),
-    "irrigation_mm": Feature("irrigation_total_mm", "mm", 500.0),
+    "irrigation_mm": Feature("irrigation_total_mm", "mm", 600.0),
     "nitrogen_kg_ha": Feature("nitrogen_total_kg_ha", "kg/ha", 250.0),
 }
 

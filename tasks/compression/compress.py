@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.compression.choose import Candidate, Candidates, Choice, Name
+    from tasks.compression.choose import Candidate, Choice
     from tasks.compression.ladder import Job, Rung
     from tasks.compression.measure import Latency
     from tasks.params import Params
@@ -82,9 +82,13 @@ def write_files(root: Path, job: Job, rung: Rung, choice: Choice) -> None:
 def figures_of(job: Job, rung: Rung, choice: Choice) -> dict[str, Any]:
     """Figures of every file; the times are measured here and now."""
     from tasks.compression.measure import latencies
+    from tasks.compression.quantize import control
 
     candidates = rung.candidates
     models: dict[str, bytes] = {name: candidate.model for name, candidate in candidates.items()}
+    # The trained net on integers without pruning: a small net's time is mostly the runtime's own, so that what
+    # integers gain shows better on this one.
+    models["trained_int8"] = control(models["fp32"], job.shown())
     timed = latencies(models, job.windows, job.params.compression.latency_runs)
     return {
         "metric_name": "pinball",
@@ -95,7 +99,7 @@ def figures_of(job: Job, rung: Rung, choice: Choice) -> dict[str, Any]:
         "loss_frac": candidates[choice.name].loss_frac(candidates["fp32"]),
         "int8_loss_frac": candidates["int8"].loss_frac(candidates["pruned"]),
         "prune_ratio": rung.ratio,
-        "ratios": ratios(candidates, timed),
+        "ratios": ratios(models, timed),
     }
 
 
@@ -114,13 +118,13 @@ def row(candidate: Candidate, fp32: Candidate, latency: Latency) -> dict[str, An
     }
 
 
-def ratios(candidates: Candidates, timed: dict[str, Latency]) -> dict[str, float]:
+def ratios(models: dict[str, bytes], timed: dict[str, Latency]) -> dict[str, float]:
     """How many times smaller and faster: int8 against the float net it was made from, and against the trained."""
 
-    def smaller(before: Name, after: Name) -> float:
-        return round(len(candidates[before].model) / len(candidates[after].model), 2)
+    def smaller(before: str, after: str) -> float:
+        return round(len(models[before]) / len(models[after]), 2)
 
-    def faster(before: Name, after: Name) -> float:
+    def faster(before: str, after: str) -> float:
         return round(timed[before].p50_ms / timed[after].p50_ms, 2)
 
     return {
@@ -128,6 +132,8 @@ def ratios(candidates: Candidates, timed: dict[str, Latency]) -> dict[str, float
         "pruned_faster": faster("fp32", "pruned"),
         "int8_smaller": smaller("pruned", "int8"),
         "int8_faster": faster("pruned", "int8"),
+        "trained_int8_smaller": smaller("fp32", "trained_int8"),
+        "trained_int8_faster": faster("fp32", "trained_int8"),
         "whole_smaller": smaller("fp32", "int8"),
         "whole_faster": faster("fp32", "int8"),
     }

@@ -14,6 +14,8 @@ from tasks.crops.interface import BoolArray, Decision, Field, FloatArray
 PracticeName = Literal["rainfed", "weekly", "threshold", "whim", "unfertilised", "split"]
 _MAIZE: tuple[PracticeName, ...] = ("rainfed", "weekly", "threshold", "threshold", "whim")
 _WHEAT: tuple[PracticeName, ...] = ("unfertilised", "split", "split", "split", "whim")
+MOST_IRRIGATION_MM = 60.0
+"""What a sprinkler system brings out in a day at most."""
 _DEPLETION, _TAW = COLUMNS.index("depletion_frac"), COLUMNS.index("taw_mm")
 
 
@@ -60,6 +62,7 @@ class Practices:
         amount = np.array([practice.calendar[day] for practice in self._practices])
         for i, practice in enumerate(self._practices):
             if practice.name == "threshold" and records[i, day, _DEPLETION] > practice.threshold_frac:
-                amount[i] = practice.refill_frac * max(0.0, records[i, day, _DEPLETION] * records[i, day, _TAW])
+                wanted = practice.refill_frac * max(0.0, records[i, day, _DEPLETION] * records[i, day, _TAW])
+                amount[i] = min(wanted, MOST_IRRIGATION_MM)
         nothing = np.zeros(len(fields))
         return Decision(amount, nothing) if fields[0].crop == "maize" else Decision(nothing, amount)

@@ -7,7 +7,7 @@ band's factors come from what those nets say of the seasons they did not see (Vo
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,19 @@ Rows = npt.NDArray[np.int64]
 Index = NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Unseen:
+    """What nets say of windows of seasons they did not see.
+
+    Args:
+        which: int64 [n], the windows, one fold after the other.
+        quantiles: [n, 3], sorted as a device sorts them, in scaled units.
+    """
+
+    which: Index
+    quantiles: Array
+
+
 def cross_stretch(windows: Windows, architecture: Architecture, plan: Plan, folds: int) -> dict[str, Stretch]:
     """Train a net without each fold of seasons and find, for each crop, the factors that fit what they say of it.
 
@@ -38,6 +51,17 @@ def cross_stretch(windows: Windows, architecture: Architecture, plan: Plan, fold
     Returns:
         The factors by crop.
     """
+    said = unseen_answers(windows, architecture, plan, folds)
+    wheat = windows.features[windows.index[said.which], windows.channels.index("is_wheat")] > 0.5
+    return {
+        crop: find_stretch(said.quantiles[here], windows.targets[said.which[here]])
+        for crop, here in (("maize", ~wheat), ("wheat", wheat))
+        if here.any()
+    }
+
+
+def unseen_answers(windows: Windows, architecture: Architecture, plan: Plan, folds: int) -> Unseen:
+    """Train a net without each fold of seasons and ask it about that fold; arguments as of ``cross_stretch``."""
     known = np.sort(np.concatenate([windows.training, windows.validation]))
     season = windows.group[known]
     names = np.unique(season)
@@ -47,13 +71,7 @@ def cross_stretch(windows: Windows, architecture: Architecture, plan: Plan, fold
         unseen, seen = known[out], known[~out]
         said.append(_answers_without(windows, seen, unseen, architecture, plan, fold))
         asked.append(unseen)
-    quantiles, which = np.sort(np.concatenate(said), axis=1), np.concatenate(asked)
-    wheat = windows.features[windows.index[which], windows.channels.index("is_wheat")] > 0.5
-    return {
-        crop: find_stretch(quantiles[here], windows.targets[which[here]], len(np.unique(windows.group[which[here]])))
-        for crop, here in (("maize", ~wheat), ("wheat", wheat))
-        if here.any()
-    }
+    return Unseen(np.concatenate(asked), np.sort(np.concatenate(said), axis=1))
 
 
 def _answers_without(

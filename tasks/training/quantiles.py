@@ -63,30 +63,27 @@ def score(quantiles: Array, targets: Array, scale: float) -> Score:
     )
 
 
-def find_stretch(quantiles: Array, targets: Array, independent: int | None = None) -> Stretch:
+def find_stretch(quantiles: Array, targets: Array) -> Stretch:
     """Factors with which a tenth of the truths lies below the band and a tenth above it.
 
     Args:
         quantiles: [n, 3].
         targets: [n].
-        independent: how many independent draws the windows come from, all of them if None. Windows of one season
-            share its weather: with few seasons the next one may well lie outside what they showed, and the rank is
-            raised by 1 / seasons (Dunn, Wasserman & Ramdas 2022, conformal prediction for grouped data).
     """
     median = quantiles[:, 1]
     return Stretch(
-        lower=_factor(median - targets, median - quantiles[:, 0], independent),
-        upper=_factor(targets - median, quantiles[:, 2] - median, independent),
+        lower=_factor(median - targets, median - quantiles[:, 0]),
+        upper=_factor(targets - median, quantiles[:, 2] - median),
     )
 
 
-def _factor(beyond: Array, half_width: Array, independent: int | None) -> float:
+def _factor(beyond: Array, half_width: Array) -> float:
     """The factor on ``half_width`` that ``beyond`` exceeds in one case of ten, within what is sane."""
     usable = half_width > 1e-6
     if usable.sum() < 10:
         return 1.0
     ratios = beyond[usable].astype(np.float64) / half_width[usable]
-    rank = min(1.0, 0.9 * (1 + 1 / (independent or ratios.size)))
+    rank = min(1.0, 0.9 * (1 + 1 / ratios.size))
     return float(np.clip(np.quantile(ratios, rank, method="higher"), *_STRETCH))
 
 

@@ -10,7 +10,7 @@ from headland_edge.records import COLUMNS
 
 from tasks.crops.fields import draw_fields
 from tasks.seasons.generate import code_hash, season_file, simulate, update_season
-from tasks.seasons.practices import draw_practice
+from tasks.seasons.practices import MOST_IRRIGATION_MM, draw_practice
 from tasks.seasons.schema import DAILY, SCHEMA, TRUTH
 
 
@@ -106,6 +106,13 @@ def test_practices_vary_between_fields_and_belong_to_the_field(params):
     again = draw_practice(many[3], params.seed)
     assert again.name == practices[3].name
     np.testing.assert_array_equal(again.calendar, practices[3].calendar)
+
+
+def test_no_grower_irrigates_more_in_a_day_than_a_sprinkler_gives(params, weather):
+    fields = draw_fields("maize", "champion", [2001], 40, params.fields.maize, params.seed)
+    rows = simulate(fields, {"champion": weather}, params)
+    most = rows.filter(pl.col("practice") == "threshold")["irrigation_mm"].max()
+    assert 0 < most <= MOST_IRRIGATION_MM
 
 
 def test_season_files_are_partitioned_by_crop_site_and_season():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.training.calibrate import answers, keep_band
-from tasks.training.crossfit import cross_stretch
+from tasks.training.crossfit import cross_stretch, unseen_answers
 from tasks.training.data import Windows, open_windows
 from tasks.training.fit import Plan
 from tasks.training.nets import Architecture, build
@@ -32,6 +32,20 @@ def test_factors_repeat_and_are_sane(windows: Windows) -> None:
     assert set(first) == {"maize"}
     assert 0.2 <= first["maize"].lower <= 5.0
     assert 0.2 <= first["maize"].upper <= 5.0
+
+
+def test_every_known_window_is_answered_once_by_a_net_that_did_not_see_its_season(windows: Windows) -> None:
+    said = unseen_answers(windows, architecture(windows), PLAN, folds=2)
+    known = np.concatenate([windows.training, windows.validation])
+    np.testing.assert_array_equal(np.sort(said.which), np.sort(known))
+    assert (np.diff(said.quantiles, axis=1) >= 0).all()
+
+
+def test_the_band_of_seasons_left_out_holds_its_share(windows: Windows) -> None:
+    said = unseen_answers(windows, architecture(windows), PLAN, folds=2)
+    stretch = cross_stretch(windows, architecture(windows), PLAN, folds=2)["maize"]
+    band, truth = np.sort(stretch.apply(said.quantiles), axis=1), windows.targets[said.which]
+    assert ((truth >= band[:, 0]) & (truth <= band[:, 2])).mean() == pytest.approx(0.8, abs=0.02)
 
 
 def test_a_net_takes_over_its_teachers_band(windows: Windows) -> None:
