@@ -22,7 +22,15 @@ from tasks.crops.interface import Crop, DailyWeather, Field
 from tasks.durable import replacing_dir, write_json
 from tasks.evaluation.arena import DEVICE, STRONG, Arena, play_all
 from tasks.evaluation.closed_loop import groups_of, summary
-from tasks.evaluation.predictions import mid_season, predict, scores, scores_by, test_rows, training_yields
+from tasks.evaluation.predictions import (
+    at_mid_season,
+    mid_season,
+    predict,
+    scores,
+    scores_by,
+    test_rows,
+    training_yields,
+)
 from tasks.params import Params
 from tasks.progress import track
 from tasks.seasons.generate import SEASONS, daily_rows
@@ -104,6 +112,7 @@ def knowledge(params: Params, bundle: Path, seasons: Path = SEASONS) -> tuple[pl
             "by_soil": scores_by(rows, "soil"),
         }
         if settings.target == "yield_t_ha":
+            found[model]["mid_season_all"] = scores(at_mid_season(rows))
             found[model]["mid_season"] = mid_season(
                 rows, training_yields(seasons, settings.crops, params), opened.manifest.models[model].target
             )

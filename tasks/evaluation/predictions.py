@@ -83,6 +83,14 @@ def scores_by(rows: pl.DataFrame, column: str) -> dict[str, dict[str, float]]:
     return {str(name): scores(part) for (name,), part in rows.sort(column).group_by(column, maintain_order=True)}
 
 
+def at_mid_season(rows: pl.DataFrame) -> pl.DataFrame:
+    """Those rows that lie in the middle of their crop's season."""
+    return pl.concat(
+        rows.filter(pl.col("crop") == crop, pl.col("days_after_sowing").is_between(first, last))
+        for crop, (first, last) in MID_SEASON_DAYS.items()
+    )
+
+
 def mid_season(
     rows: pl.DataFrame, climatology: dict[str, tuple[FloatArray, FloatArray]], target: Target
 ) -> dict[str, dict[str, float]]:
@@ -97,8 +105,9 @@ def mid_season(
         target: of the yield model, with each crop's trend.
     """
     found = {}
-    for crop, (first, last) in MID_SEASON_DAYS.items():
-        part = rows.filter(pl.col("crop") == crop, pl.col("days_after_sowing").is_between(first, last))
+    middle = at_mid_season(rows)
+    for crop in MID_SEASON_DAYS:
+        part = middle.filter(pl.col("crop") == crop)
         if part.height:
             truth, season = part["truth"].to_numpy(), part["season"].to_numpy()
             yields, years = climatology[crop]
