@@ -37,7 +37,11 @@ def toy(tmp_path: Path) -> Path:
 @contextmanager
 def _running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(
-        [sys.executable, *command], cwd=folder, env=python_environment(), stdout=subprocess.DEVNULL
+        [sys.executable, *command],
+        cwd=folder,
+        env=python_environment(),
+        stdout=subprocess.DEVNULL,
+        preexec_fn=_hang_up_matters,
     ) as process:
         try:
             yield process
@@ -46,6 +50,11 @@ def _running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[byte
             left = read_record(folder)
             if left is not None:
                 end_family(left.family, 0.0)
+
+
+def _hang_up_matters() -> None:
+    """Tests that run under nohup hand an ignored SIGHUP down to what they start."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
