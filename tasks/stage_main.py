@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 _OURS = ("tasks.", "headland_edge.", "__main__")  # a stage that is run defines its errors in __main__
 
@@ -34,9 +34,12 @@ def _place(error: OSError) -> str:
     return f"writing {error.filename}" if error.filename else "in the middle of a write"
 
 
-def model_named(words: list[str]) -> str:
-    """The model on a stage's command line; leaves with code 2 if there is none."""
+def model_named(words: list[str], known: Iterable[str]) -> str:
+    """The model on a stage's command line; leaves with code 2 if there is none, or none of that name."""
     if len(words) != 2:
         print(f"usage: python -m {words[0]} MODEL, an entry of models in params.yaml", file=sys.stderr)
+        sys.exit(2)
+    if words[1] not in known:
+        print(f"{words[1]}: no such model. params.yaml has {', '.join(known)}.", file=sys.stderr)
         sys.exit(2)
     return words[1]

@@ -90,3 +90,10 @@ def test_a_defect_keeps_its_traceback(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "defect.py"], cwd=tmp_path, env=paths, capture_output=True, text=True)
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
+
+
+def test_a_model_that_params_do_not_have_is_wrong_usage_and_the_known_ones_are_named(project: Path) -> None:
+    done = stage(project, "tasks.features.labels", "yeild")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "irrigation, nitrogen, yield" in done.stderr

@@ -90,7 +90,8 @@ def refuse_future(rows: pl.DataFrame, params: Params) -> None:
 
 def main() -> None:
     """Run the stage for the model named on the command line."""
-    model, params = model_named(sys.argv), params_module.load()
+    params = params_module.load()
+    model = model_named(sys.argv, params.model)
     rows = label_rows(model, params, SEASONS)
     trends: dict[str, Trend] = {}
     if params.model[model].detrend:

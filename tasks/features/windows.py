@@ -101,7 +101,8 @@ def _meta(model: str, params: Params, trends: dict[str, Any]) -> dict[str, objec
 
 def main() -> None:
     """Run the stage for the model named on the command line."""
-    model, params = model_named(sys.argv), params_module.load()
+    params = params_module.load()
+    model = model_named(sys.argv, params.model)
     labels = pl.read_parquet(LABELS / f"{model}.parquet")
     trends = json.loads((LABELS / f"{model}.trend.json").read_text())
     count = write_windows(model, params, labels, FEATURES_ROOT, WINDOWS / model, trends)
