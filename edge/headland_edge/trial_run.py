@@ -1,0 +1,87 @@
+"""What a new release does on this very device, measured in a process of its own.
+
+``python -m headland_edge.trial_run BUNDLE`` opens the bundle, reproduces its golden outputs, gives advice over and over
+on a made-up season of each crop, and prints JSON: differences, tolerances, latency of one advice (features and
+inference, one thread) and this process's peak memory. A release that crashes, hangs or eats memory takes only this
+process with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+RUNS = 200
+_WARM_UP = 10
+_MORNINGS = 100
+
+
+def measure(path: Path, runs: int = RUNS) -> dict[str, Any]:
+    """Golden differences, latency and memory of a bundle. Raises BundleError if it is bad in itself."""
+    from headland_edge.bundle import open_bundle
+
+    bundle = open_bundle(path)
+    models = bundle.manifest.models
+    differences = bundle.verify_golden()
+    latencies = {crop: _latency_ms(bundle, crop, runs) for crop in sorted(bundle.manifest.policy)}
+    return {
+        "golden": {name: [difference, models[name].golden.tolerance] for name, difference in differences.items()},
+        "latency_p99_ms": max(latencies.values(), default=0.0),
+        "peak_rss_mb": peak_rss_mb(),
+    }
+
+
+def _latency_ms(bundle: Any, crop: str, runs: int) -> float:
+    """99th percentile of one advice on a whole season's records, ms."""
+    import numpy as np
+
+    from headland_edge.advisor import AdviceRefused, Advisor
+    from headland_edge.records import COLUMNS, Records
+
+    usual = {"et0_mm": 4.0, "tmin_c": 10.0, "tmax_c": 22.0, "depletion_frac": 0.4, "taw_mm": 120.0, "lai": 2.0}
+    usual |= {"soil_mineral_n_kg_ha": 40.0}
+    values = np.tile([usual.get(name, 0.0) for name in COLUMNS], (_MORNINGS, 1))
+    records, advisor = Records(crop, date(2001, 4, 20), values), Advisor(bundle)
+    taken = []
+    for _ in range(_WARM_UP + runs):
+        start = time.perf_counter()
+        with contextlib.suppress(AdviceRefused):  # an answer as well, and timed as one
+            advisor.advise(records)
+        taken.append((time.perf_counter() - start) * 1e3)
+    return float(np.percentile(taken[_WARM_UP:], 99))
+
+
+def peak_rss_mb() -> float:
+    """Most memory this process ever held, MB; the kernel's own figure, where there is one."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the measurement; 0 done, 2 wrong usage, 7 bundle bad."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if len(words) != 1:
+        print("usage: python -m headland_edge.trial_run BUNDLE", file=sys.stderr)
+        return 2
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from headland_edge.bundle import BundleError
+
+    try:
+        print(json.dumps(measure(Path(words[0])), allow_nan=False))
+    except BundleError as error:
+        print(error, file=sys.stderr)
+        return 7
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
