@@ -44,7 +44,7 @@ def serving(folder: Path) -> Iterator[Server]:
     server = Server(folder)
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             asked = self.headers.get("Range", "")
             server.asked.append((self.path, asked))
             if server.location:
