@@ -1,9 +1,9 @@
 """A fleet at protocol level: how long 10,000 simulated devices take through all waves, and where the rollout ends.
 
 ``python -m benchmarks.rollout`` prints JSON and writes ``metrics/bench/rollout.json``. Devices are simulated: each
-reads the assignments, and some rounds later reports, fails or stays silent. What is measured is the controller. Three fleets
-meet the same plan: 5 % failing and 20 % silent (to be completed), 35 % failing and 20 % silent (to be halted), and the
-peer, a fleet without trouble.
+reads the assignments, and some rounds later reports, fails or stays silent. What is measured is the controller. Three
+fleets meet the same plan: 5 % failing and 20 % silent (to be completed), 35 % failing and 20 % silent (to be halted),
+and the peer, a fleet without trouble.
 """
 
 from __future__ import annotations
