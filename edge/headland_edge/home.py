@@ -163,9 +163,7 @@ class Home:
         try:
             plain = tomllib.loads(path.read_text())
         except OSError:
-            raise SettingsError(
-                f"{path}: cannot be read. Make it with: headland-edge init --home {self.root}"
-            ) from None
+            raise SettingsError(f"{path}: cannot be read. Write it with device_id and crop at least") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(f"{path}: not TOML: {error}") from None
         try:

@@ -70,6 +70,8 @@ def decode(line: bytes) -> Message:
         raise MessageError("oversized", f"{len(line)} bytes, at most {MAX_BYTES} are taken")
     try:
         plain = json.loads(line, parse_constant=_no_constant)
+    except MessageError:
+        raise
     except (ValueError, RecursionError) as error:
         raise MessageError("malformed", f"no JSON: {str(error)[:100]}") from None
     if not isinstance(plain, dict) or set(plain) != _KEYS:
