@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml edge/pyproject.toml constraints.txt
 
 $(EDGE_VENV)/.dependencies: edge/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(EDGE_VENV)
-	$(EDGE_VENV)/bin/pip install --quiet --no-compile -c constraints.txt numpy onnxruntime zstandard
+	$(EDGE_VENV)/bin/pip install --quiet --no-compile -c constraints.txt numpy onnxruntime zstandard tuf 'securesystemslib[crypto]' paho-mqtt
 	touch $@
 
 # The device's own environment gets the wheel, as a device would; rebuilding it needs no network.

@@ -20,6 +20,8 @@ from tests.toy import dvc, make_toy, python_environment, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
+OVER = ("COMPLETED", "FAILED", "CRASHED")
+
 # What ``python -m flows.seasonal_retrain`` does, on a schedule that a test can wait for.
 SERVE = """
 from datetime import timedelta
@@ -64,11 +66,16 @@ class Server:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read())
 
-    def ended(self, *, by_schedule: bool) -> list[dict[str, Any]]:
-        """Runs that are over, of those a schedule made or of the others."""
-        over = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}}
-        runs: list[dict[str, Any]] = self.post("flow_runs/filter", over)
-        return [run for run in runs if run["auto_scheduled"] == by_schedule]
+    def run(self, run_id: str) -> dict[str, Any]:
+        """A flow run as it stands."""
+        (found,) = self.post("flow_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
+        return dict(found)
+
+    def scheduled(self) -> list[dict[str, Any]]:
+        """Runs that a schedule made and that are over, the earliest first: the next one may be cut off by the end."""
+        over = {"flow_runs": {"state": {"type": {"any_": list(OVER)}}}}
+        runs = [run for run in self.post("flow_runs/filter", over) if run["auto_scheduled"]]
+        return sorted(runs, key=lambda run: str(run["start_time"]))
 
 
 def start(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -102,10 +109,10 @@ def test_a_scheduled_run_builds_the_season_and_dvc_finds_nothing_left(server: Se
     toy = make_toy(tmp_path / "toy")
     served = serve(server, toy, seconds=20)
     try:
-        wait_until(lambda: server.ended(by_schedule=True), timeout_s=240)
+        wait_until(lambda: server.scheduled(), timeout_s=240)
     finally:
         end(served)
-    (run, *_) = server.ended(by_schedule=True)
+    (run, *_) = server.scheduled()
     assert run["state_type"] == "COMPLETED", (toy / "said.txt").read_text()[-3000:]
     assert (toy / "data" / "bundle" / "headland-2009.tar").exists()
     assert "up to date" in dvc(toy, "status").stdout
@@ -114,17 +121,16 @@ def test_a_scheduled_run_builds_the_season_and_dvc_finds_nothing_left(server: Se
 def test_a_run_started_by_an_operator_takes_its_parameters(server: Server, tmp_path: Path) -> None:
     toy = make_toy(tmp_path / "toy")
     served = serve(server, toy, seconds=86_400)
-    before = {run["id"] for run in server.ended(by_schedule=False)}
     try:
         name = {"deployments": {"name": {"any_": ["seasonal"]}}}
         wait_until(lambda: "Your flow" in (toy / "said.txt").read_text(), timeout_s=120)
         (deployment, *_) = server.post("deployments/filter", name)
         body = {"parameters": {"to_registry": False, "force": ["weather"]}, "state": {"type": "SCHEDULED"}}
         made = server.post(f"deployments/{deployment['id']}/create_flow_run", body)
-        wait_until(lambda: {run["id"] for run in server.ended(by_schedule=False)} - before, timeout_s=240)
+        wait_until(lambda: server.run(made["id"])["state_type"] in OVER, timeout_s=240)
     finally:
         end(served)
-    (run,) = [run for run in server.ended(by_schedule=False) if run["id"] == made["id"]]
+    run = server.run(made["id"])
     assert run["state_type"] == "COMPLETED", (toy / "said.txt").read_text()[-3000:]
     assert run["parameters"]["force"] == ["weather"]
     assert (toy / "data" / "bundle" / "headland-2009.tar").exists()
