@@ -1,10 +1,15 @@
-"""Files that are whole or absent: written aside, flushed to the disk, renamed."""
+"""Files that are whole or absent: written aside, flushed, renamed. And content that carries its hash."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
+
+_MAX_SEALED_BYTES = 65536
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -22,6 +27,29 @@ def write_bytes(path: Path, data: bytes) -> None:
         _flush_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def sealed(content: dict[str, Any]) -> bytes:
+    """JSON on one line, its hash on the next."""
+    text = json.dumps(content, sort_keys=True).encode()
+    return text + b"\n" + hashlib.sha256(text).hexdigest().encode() + b"\n"
+
+
+def unsealed(path: Path) -> dict[str, Any] | None:
+    """What ``sealed`` made and is in ``path``; None for anything else."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_SEALED_BYTES)
+    except OSError:
+        return None
+    text, _, told = data.partition(b"\n")
+    if told != hashlib.sha256(text).hexdigest().encode() + b"\n":
+        return None
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _flush_folder(folder: Path) -> None:

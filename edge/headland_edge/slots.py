@@ -15,19 +15,24 @@ themselves hold, and a bundle whose hash is not its receipt's does not run.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-import json
+import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from headland_edge.durable import write_bytes
+from headland_edge.durable import sealed, unsealed, write_bytes
+
+if TYPE_CHECKING:
+    from headland_edge.home import Home
 
 MAX_TRIAL_STARTS = 3
 NAMES = ("a", "b")
-_BUNDLE, _RECEIPT = "bundle.tar", "receipt.json"
+_BUNDLE, _RECEIPT, _LOCK = "bundle.tar", "receipt.json", ".lock"
 _MOST_BAD = 32
 _HEX = frozenset("0123456789abcdef")
 
@@ -103,6 +108,11 @@ class Slots:
         """The release the pointer names, without starting anything; None if its slot holds none that is whole."""
         return self._verified(self._state.active) if self._state.active else None
 
+    def holding(self, sha256: str) -> str | None:
+        """Name of the slot that holds this release whole; None if neither does."""
+        found = (self._verified(name) for name in NAMES)
+        return next((each.slot for each in found if each and each.sha256 == sha256), None)
+
     def install(self, data: bytes, sha256: str, counter: int) -> str:
         """Put an accepted bundle into the slot that does not run.
 
@@ -122,6 +132,8 @@ class Slots:
             raise SlotError("the bundle's hash is not the one signed; fetch it again")
         if self.on_trial and self._state.previous:
             raise SlotError("a release is on trial; wait until it is confirmed or rolled back")
+        if self._state.active and self._verified(self._state.active) is None:
+            self._other_slot()  # what is whole is not written over, even if the pointer names the damaged one
         name = "b" if self._state.active == "a" else "a"
         folder = self._root / name
         # The receipt goes first: without it the slot counts as empty, whatever half a bundle lies there.
@@ -173,10 +185,20 @@ class Slots:
             self._give_up(reason)
         return self.boot()
 
+    def abandon(self, reason: str) -> None:
+        """Point back to the slot before, without holding it against the release on trial: it is only not wanted now."""
+        if self.on_trial:
+            self._give_up(reason, failed_here=False)
+
     def raise_floor(self, counter: int) -> None:
         """Nothing below ``counter`` may be installed from now on; a lower one than before changes nothing."""
         if counter > self._state.floor:
             self._write(replace(self._state, floor=counter))
+
+    def mark_bad(self, sha256: str) -> None:
+        """This release failed here and is not to be fetched again."""
+        if sha256 not in self._state.bad:
+            self._write(replace(self._state, bad=(*self._state.bad, sha256)[-_MOST_BAD:]))
 
     def forgive(self, sha256: str) -> None:
         """Let a release that failed here be tried once more."""
@@ -191,7 +213,7 @@ class Slots:
             if (before := self._verified(self._state.previous)) is not None:
                 self._state = replace(self._state, active=before.slot, previous=None, trial_starts=None)
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str, *, failed_here: bool = True) -> None:
         """Point back to the slot before; where there is none, the release stays: a bad adviser beats none."""
         state = self._state
         failed, before = self._verified(state.active), self._verified(state.previous)
@@ -202,11 +224,13 @@ class Slots:
         else:
             told = f"release {failed.counter}" if failed else "the new release"
             self._events.append(f"{told} was given up: {reason}; release {before.counter} runs again")
-            bad = (*state.bad, failed.sha256) if failed and failed.sha256 not in state.bad else state.bad
+            is_new = failed_here and failed is not None and failed.sha256 not in state.bad
+            bad = (*state.bad, failed.sha256) if failed and is_new else state.bad
             new = replace(state, active=before.slot, previous=None, trial_starts=None, bad=bad[-_MOST_BAD:])
         try:
             self._write(new)
-            if before is not None and state.active:  # should the state be lost, this one is not what comes back
+            # Should the state be lost, this one is not what comes back.
+            if before is not None and state.active and failed_here:
                 (self._root / state.active / _RECEIPT).unlink(missing_ok=True)
         except OSError as error:
             self._events.append(f"the disk takes no write ({error.strerror}): what was decided is not kept")
@@ -232,7 +256,7 @@ class Slots:
         if slot not in NAMES:
             return None
         folder = self._root / slot
-        receipt = _unsealed(folder / _RECEIPT)
+        receipt = unsealed(folder / _RECEIPT)
         if receipt is None or not _is_hash(receipt.get("sha256")) or not _is_count(receipt.get("counter")):
             return None
         try:
@@ -245,11 +269,11 @@ class Slots:
         return Booted(slot, folder / _BUNDLE, found, receipt["counter"], False)
 
     def _confirmed(self, slot: str) -> bool:
-        return (_unsealed(self._root / slot / _RECEIPT) or {}).get("confirmed") is True
+        return (unsealed(self._root / slot / _RECEIPT) or {}).get("confirmed") is True
 
     def _read_state(self) -> State:
         for name in ("state.json", "state.backup.json"):
-            state = _state_of(_unsealed(self._root / name))
+            state = _state_of(unsealed(self._root / name))
             if state is not None:
                 return state
             if (self._root / name).exists():
@@ -259,10 +283,38 @@ class Slots:
     def _write(self, state: State) -> None:
         """Put a new state into place; the one before stays as the backup."""
         now = self._root / "state.json"
-        if _state_of(_unsealed(now)) is not None:
+        if _state_of(unsealed(now)) is not None:
             write_bytes(self._root / "state.backup.json", now.read_bytes())
-        write_bytes(now, _sealed(asdict(state)))
+        write_bytes(now, sealed(asdict(state)))
         self._state = state
+
+
+@contextmanager
+def slots_locked(home: Home) -> Iterator[None]:
+    """Hold it to change the slots, and make ``Slots`` anew inside; the lock goes with its process.
+
+    Where no lock can be made, on a full or read-only disk, nothing can be changed either, and nobody waits.
+    """
+    descriptor = _open_lock(home.slots / _LOCK)
+    try:
+        if descriptor is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int | None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError:
+        pass
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 def clear_leftovers(root: Path) -> int:
@@ -279,33 +331,11 @@ def clear_leftovers(root: Path) -> int:
 def _leftovers(root: Path) -> Iterator[Path]:
     for folder in (root, *(root / name for name in NAMES)):
         if folder.is_dir():
-            yield from (path for path in folder.iterdir() if path.name.startswith("."))
+            yield from (path for path in folder.iterdir() if path.name.startswith(".") and path.name != _LOCK)
 
 
 def _receipt(sha256: str, counter: int, *, confirmed: bool) -> bytes:
-    return _sealed({"sha256": sha256, "counter": counter, "confirmed": confirmed})
-
-
-def _sealed(content: dict[str, Any]) -> bytes:
-    """JSON on one line, its hash on the next."""
-    text = json.dumps(content, sort_keys=True).encode()
-    return text + b"\n" + hashlib.sha256(text).hexdigest().encode() + b"\n"
-
-
-def _unsealed(path: Path) -> dict[str, Any] | None:
-    """What ``_sealed`` wrote; None for anything else."""
-    try:
-        data = path.read_bytes()[:65536]
-    except OSError:
-        return None
-    text, _, told = data.partition(b"\n")
-    if told != hashlib.sha256(text).hexdigest().encode() + b"\n":
-        return None
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None
+    return sealed({"sha256": sha256, "counter": counter, "confirmed": confirmed})
 
 
 def _state_of(plain: dict[str, Any] | None) -> State | None:

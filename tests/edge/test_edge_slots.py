@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from headland_edge.slots import MAX_TRIAL_STARTS, SlotError, Slots, clear_leftovers
+from headland_edge.home import Home
+from headland_edge.slots import MAX_TRIAL_STARTS, SlotError, Slots, clear_leftovers, slots_locked
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -144,6 +149,66 @@ def test_an_interrupted_first_install_runs_nothing_and_the_next_one_works(tmp_pa
     slots = Slots(tmp_path)
     slots.begin_trial(slots.install(*bundle(1)))
     assert running(tmp_path) == 1
+
+
+def test_a_release_that_is_only_not_wanted_is_given_up_without_being_held_bad(tmp_path: Path) -> None:
+    slots = with_release(tmp_path, 1)
+    slots.begin_trial(slots.install(*bundle(2)))
+    slots.boot()
+    Slots(tmp_path).abandon("another is wanted")
+    slots = Slots(tmp_path)
+    assert (running(tmp_path), slots.on_trial, slots.bad) == (1, False, frozenset())
+    kept = slots.holding(bundle(2)[1])
+    assert kept == "b"
+    slots.begin_trial(kept)
+    assert running(tmp_path) == 2
+
+
+def test_what_is_whole_is_not_written_over_when_the_slot_that_should_run_is_damaged(tmp_path: Path) -> None:
+    slots = with_release(tmp_path, 1)
+    slots.begin_trial(slots.install(*bundle(2)))
+    slots.boot()
+    slots.confirm()
+    (tmp_path / "b" / "bundle.tar").write_bytes(b"damaged")
+    slots = Slots(tmp_path)
+    slots.begin_trial(slots.install(*bundle(3)))
+    assert Slots(tmp_path).roll_back("wrong").counter == 1  # type: ignore[union-attr]  # None fails as well
+
+
+def test_a_release_marked_bad_is_remembered_until_it_is_forgiven(tmp_path: Path) -> None:
+    slots = with_release(tmp_path, 1)
+    slots.mark_bad(bundle(2)[1])
+    slots.mark_bad(bundle(2)[1])
+    assert Slots(tmp_path).bad == {bundle(2)[1]}
+    slots.forgive(bundle(2)[1])
+    assert Slots(tmp_path).bad == frozenset()
+
+
+def test_one_process_at_a_time_holds_the_slots_and_a_kill_frees_them(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from headland_edge.home import Home; from headland_edge.slots import slots_locked\n"
+        "with slots_locked(Home(Path(sys.argv[1]))): print('held', flush=True); time.sleep(600)\n"
+    )
+    home = Home(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        got: list[float] = []
+
+        def take() -> None:
+            with slots_locked(home):
+                got.append(time.monotonic())
+
+        taker = threading.Thread(target=take)
+        taker.start()
+        taker.join(0.3)
+        assert got == []
+        clear_leftovers(home.slots)
+        assert (home.slots / ".lock").exists()
+        child.kill()
+        taker.join(30)
+    assert len(got) == 1
 
 
 def refuse_writes(monkeypatch: pytest.MonkeyPatch) -> None:
