@@ -54,6 +54,9 @@ class BudgetError(FetchError):
 class Source(Protocol):
     """A repository's folder."""
 
+    bytes_read: int
+    """Bytes that came so far."""
+
     def read(self, path: str, limit: int) -> bytes:
         """A small file of at most ``limit`` bytes. Raises FetchError."""
 
@@ -124,11 +127,13 @@ class FolderSource:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.bytes_read = 0
 
     def read(self, path: str, limit: int) -> bytes:
         """See ``Source``."""
         with self._open(path) as file:
             data = file.read(limit + 1)
+        self.bytes_read += len(data)
         if len(data) > limit:
             raise LengthError(f"{self._folder / path}: longer than {limit} bytes")
         return data
@@ -174,6 +179,7 @@ class HttpSource:
         self._budget = budget
         self._timeout_s = timeout_s
         self._max_seconds = max_seconds
+        self.bytes_read = 0
         self._opener = urllib.request.build_opener(_CarefulRedirects())
 
     def read(self, path: str, limit: int) -> bytes:
@@ -262,6 +268,7 @@ class HttpSource:
                 if not chunk:
                     return
                 came += len(chunk)
+                self.bytes_read += len(chunk)
                 if came > limit:
                     raise LengthError(f"{self._url}{path}: longer than the {limit} bytes it may have")
                 yield chunk

@@ -41,7 +41,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
 from headland_edge.durable import write_bytes
-from headland_edge.fetch import FetchError, LengthError, MissingError, Source
+from headland_edge.fetch import LengthError, MissingError, Source
 
 NAME_FIELD = "x-headland-repository"
 ISSUED_FIELD = "x-headland-issued-s"
@@ -52,6 +52,8 @@ FAMILY = {
     "media-assignments": "assignments",
 }
 """Of each repository the family whose root it stands below."""
+ASSIGNMENTS = "assignments.json"
+"""Name of the one file of ``assignments``."""
 _LAST_S = 250_000_000_000.0  # before the year 9999, the last that a datetime can hold
 _CONFIG = UpdaterConfig(
     max_root_rotations=64,
@@ -167,8 +169,10 @@ class Trust:
                 updater._load_root()  # roots alone first: which keys count decides which floors do
             finally:
                 self._keep_root(family, newest)
-            keys = _timestamp_keys(newest)
+            root = updater._trusted_set.root
+            keys = _keys_of(root)
             self.floors.meet(family, keys)
+            self.floors.raise_to(family, keys, issued_s=_issued_s(root.unrecognized_fields))
             # tuf has no public way to say what time it is; the tests with clocks at 1970 and 2100 hold this line.
             updater._trusted_set.reference_time = datetime.fromtimestamp(self.reference_s(family), UTC)
             updater.refresh()
@@ -182,12 +186,9 @@ class Trust:
         metadata.mkdir(parents=True, exist_ok=True)
         family = self._folder / FAMILY[repository]
         for name in ("newest-root.json", "root.json"):
-            try:
-                root = (family / name).read_bytes()
-                _check_name(root, "root.json", FAMILY[repository])
+            root = _root_in(family / name, FAMILY[repository])
+            if root is not None:
                 return Updater(str(metadata), "metadata", fetcher=fetcher, config=_CONFIG, bootstrap=root)
-            except (OSError, RepositoryError, ValueError):
-                continue
         raise TrustError(
             "not-pinned",
             f"{family / 'root.json'}: no root to trust; pin it with: headland-edge init --root {family.name}",
@@ -224,10 +225,26 @@ class Signed:
         path = f"{self._repository}/targets/{folder}{slash}{sha256}.{file}"
         return Target(name, path, info.length, sha256, custom or {})
 
+    def floor(self) -> int:
+        """Highest floor signed with any bundle: release counters below it may not be installed."""
+        bundles = (self.target(name) for name in self.names() if name.startswith("bundles/"))
+        floors = [bundle.custom.get("floor") for bundle in bundles if bundle is not None]
+        return max((floor for floor in floors if type(floor) is int), default=0)
+
     def names(self) -> list[str]:
         """Names of all files signed, sorted."""
         file = self._folder / "metadata" / "targets.json"
         return sorted(Metadata[Targets].from_file(str(file)).signed.targets)
+
+
+def bundle_name(sha256: str) -> str:
+    """Name of a bundle in its repository."""
+    return f"bundles/{sha256}.tar"
+
+
+def patch_name(old: str, new: str) -> str:
+    """Name of the patch from one bundle to another, by their SHA-256."""
+    return f"patches/{old[:12]}-{new[:12]}.hpatch"
 
 
 def pin(folder: Path, family: str, root: bytes) -> None:
@@ -242,15 +259,14 @@ def pin(folder: Path, family: str, root: bytes) -> None:
         TrustError: not a root of this family, signed by enough of its own keys.
     """
     try:
-        _check_name(root, "root.json", family)
-        metadata = Metadata[Root].from_bytes(root)
-        metadata.signed.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
-    except (RepositoryError, ValueError, FetchError) as error:
+        signed = _verified_root(root, family)
+    except RepositoryError as error:
         raise TrustError("signature", f"not a root of {family}: {error}") from None
     (folder / family / "newest-root.json").unlink(missing_ok=True)
     write_bytes(folder / family / "root.json", root)
-    issued_s = _issued_s(metadata.signed.unrecognized_fields)
-    Floors(folder / "floors.json").raise_to(family, _keys_of(metadata.signed), issued_s=issued_s)
+    floors = Floors(folder / "floors.json")
+    floors.meet(family, _keys_of(signed))
+    floors.raise_to(family, _keys_of(signed), issued_s=_issued_s(signed.unrecognized_fields))
 
 
 class _Fetcher(FetcherInterface):
@@ -274,6 +290,29 @@ class _Fetcher(FetcherInterface):
         is_root = url.endswith(".root.json")
         _check_name(data, url, FAMILY[self._repository] if is_root else self._repository)
         return data
+
+
+def _root_in(file: Path, family: str) -> bytes | None:
+    """A root that is whole and signed by its own keys; None if there is none in ``file``."""
+    try:
+        data = file.read_bytes()
+    except OSError:
+        return None
+    try:
+        _verified_root(data, family)
+    except RepositoryError:
+        return None
+    return data
+
+
+def _verified_root(data: bytes, family: str) -> Root:
+    """Raises RepositoryError unless it is a root of ``family``, signed by enough of its own keys."""
+    _check_name(data, "root.json", family)
+    metadata = Metadata[Root].from_bytes(data)
+    if not isinstance(metadata.signed, Root):
+        raise RepositoryError("no root")
+    metadata.signed.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
+    return metadata.signed
 
 
 def _check_name(data: bytes, url: str, expected: str) -> None:
@@ -303,10 +342,6 @@ def _told(repository: str, now_s: float) -> Iterator[None]:
         raise MissingError(f"{repository}: {error}") from None
     except (RepositoryError, DownloadError) as error:
         raise TrustError("signature", f"{repository}: refused: {error}") from None
-
-
-def _timestamp_keys(root: Path) -> list[str]:
-    return _keys_of(Metadata[Root].from_file(str(root)).signed)
 
 
 def _keys_of(root: Root) -> list[str]:
