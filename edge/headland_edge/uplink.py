@@ -133,8 +133,12 @@ def unpack(name: str, data: bytes) -> list[bytes]:
 
 def write_ack(folder: Path, name: str, ids: Sequence[str]) -> None:
     """The cloud's receipt for a batch, to be written after its messages were kept for good."""
-    text = "".join(f"{each}\n" for each in ids).encode()
-    write_bytes(folder / ACKS / (name.removesuffix(SUFFIX) + ACK_SUFFIX), text)
+    write_bytes(folder / ACKS / (name.removesuffix(SUFFIX) + ACK_SUFFIX), receipt(ids))
+
+
+def receipt(ids: Sequence[str]) -> bytes:
+    """What a receipt holds: an id a line."""
+    return "".join(f"{each}\n" for each in ids).encode()
 
 
 def read_ack(path: Path) -> set[str]:
@@ -142,10 +146,14 @@ def read_ack(path: Path) -> set[str]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             return set()
-        lines = path.read_bytes().split(b"\n")
+        return ids_of(path.read_bytes())
     except OSError:
         return set()
-    return {line.decode() for line in lines if _ID.fullmatch(line)}
+
+
+def ids_of(data: bytes) -> set[str]:
+    """Ids that a receipt holds; lines that are none are left out."""
+    return {line.decode() for line in data.split(b"\n") if _ID.fullmatch(line)}
 
 
 def taken(line: bytes, owner: str) -> Message:
