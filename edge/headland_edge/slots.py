@@ -179,11 +179,21 @@ class Slots:
             write_bytes(self._root / found.slot / _RECEIPT, receipt)
             self._write(replace(self._state, trial_starts=None))
 
-    def roll_back(self, reason: str) -> Booted | None:
-        """Give up the release on trial and boot the one before; without a trial just boot again."""
-        if self.on_trial:
+    def roll_back(self, reason: str, *, even_confirmed: bool = False) -> Booted | None:
+        """Give up the release on trial and boot the one before; without a trial just boot again.
+
+        Args:
+            reason: for people.
+            even_confirmed: give up a confirmed one as well, if the one before is still there.
+        """
+        if self.on_trial or (even_confirmed and self._verified(self._state.previous) is not None):
             self._give_up(reason)
         return self.boot()
+
+    def settle(self) -> None:
+        """A start of the release on trial went well, though it has not proved itself yet: starts count anew."""
+        if self._state.trial_starts:
+            self._write(replace(self._state, trial_starts=0))
 
     def abandon(self, reason: str) -> None:
         """Point back to the slot before, without holding it against the release on trial: it is only not wanted now."""

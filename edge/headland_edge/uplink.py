@@ -56,6 +56,8 @@ class FolderUplink:
 
     def __init__(self, folder: Path, device_id: str) -> None:
         self._folder, self._device_id = folder, device_id
+        self._read: list[Path] = []
+        self._lying: dict[str, frozenset[str]] = {}
 
     def send(self, batch: Sequence[Message]) -> None:
         """Write a batch, whole or not at all; what lies there already stays as it is."""
@@ -68,23 +70,32 @@ class FolderUplink:
     def acknowledged(self) -> frozenset[str]:
         """Ids in the receipts for this device. Their batches are removed; receipts whose batch is gone as well."""
         found: set[str] = set()
-        for receipt in sorted((self._folder / ACKS).glob(f"{self._device_id}-*{ACK_SUFFIX}")):
-            named = _NAME.fullmatch(receipt.name.removesuffix(ACK_SUFFIX))
-            if named is None or named["device"] != self._device_id:
-                continue
+        self._read = self._own(ACKS, ACK_SUFFIX)
+        for receipt in self._read:
             found |= read_ack(receipt)
             (self._folder / OUTGOING / (receipt.name.removesuffix(ACK_SUFFIX) + SUFFIX)).unlink(missing_ok=True)
         return frozenset(found)
 
     def forget(self) -> int:
-        """Remove this device's receipts, after their messages left the outbox; returns how many."""
-        gone = 0
-        for receipt in sorted((self._folder / ACKS).glob(f"{self._device_id}-*{ACK_SUFFIX}")):
-            named = _NAME.fullmatch(receipt.name.removesuffix(ACK_SUFFIX))
-            if named is not None and named["device"] == self._device_id:
-                receipt.unlink(missing_ok=True)
-                gone += 1
+        """Remove the receipts read last, after their messages left the outbox; returns how many."""
+        for receipt in self._read:
+            receipt.unlink(missing_ok=True)
+        gone, self._read = len(self._read), []
         return gone
+
+    def under_way(self) -> frozenset[str]:
+        """Ids in batches that still lie in the folder. Each is read once only; a damaged one counts as lost."""
+        lying = {path.name: path for path in self._own(OUTGOING, SUFFIX)}
+        self._lying = {
+            name: self._lying[name] if name in self._lying else _ids_in(path) for name, path in lying.items()
+        }
+        return frozenset().union(*self._lying.values())
+
+    def _own(self, folder: str, suffix: str) -> list[Path]:
+        """Files of this device, whose name may begin like another's."""
+        found = sorted((self._folder / folder).glob(f"{self._device_id}-*{suffix}"))
+        named = [(path, _NAME.fullmatch(path.name.removesuffix(suffix))) for path in found]
+        return [path for path, name in named if name is not None and name["device"] == self._device_id]
 
 
 def pack(batch: Sequence[Message], device_id: str) -> tuple[str, bytes]:
@@ -129,6 +140,13 @@ def unpack(name: str, data: bytes) -> list[bytes]:
     if hashlib.sha256(lines).hexdigest()[:16] != name.removesuffix(SUFFIX)[-16:]:
         raise UplinkError("damaged", "its content is not the one its name tells")
     return [line for line in lines.split(b"\n") if line]
+
+
+def _ids_in(path: Path) -> frozenset[str]:
+    try:
+        return frozenset(decode(line).id for line in unpack(path.name, path.read_bytes()))
+    except (OSError, UplinkError, MessageError):
+        return frozenset()
 
 
 def write_ack(folder: Path, name: str, ids: Sequence[str]) -> None:
