@@ -22,6 +22,20 @@ def params() -> Params:
 
 
 @pytest.fixture(scope="session")
+def signed_fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fleet's folder with releases 1 and 2 published and 1 assigned; copy it, see ``tests.fleet.made``."""
+    from tests.fleet.made import make_fleet
+
+    return make_fleet(tmp_path_factory.mktemp("fleet") / "fleet")
+
+
+@pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting for the disk, for tests that write much and cut no power."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="session")
 def external_data() -> Path:
     """The folder with real data that does not ship with the project; skips where it is absent."""
     folder = Path(os.environ.get("HEADLAND_EXTERNAL_DATA", ROOT.parent / "shared" / "data"))

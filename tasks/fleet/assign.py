@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from headland_edge.assignment import Assignments, Rollout, decode, encode
+from headland_edge.trust import ASSIGNMENTS as NAME
 
 from tasks.fleet.keys import ASSIGNMENTS, Keyring
-from tasks.fleet.publish import locked, released, signed_floor
-from tasks.fleet.repository import File, FleetError, Repository, target_of
+from tasks.fleet.publish import released, signed_floor
+from tasks.fleet.repository import File, FleetError, Repository, locked, target_of
 
-NAME = "assignments.json"
 _REPOSITORIES = ("assignments", "media-assignments")
 
 
@@ -22,6 +23,13 @@ def assigned(fleet: Path) -> Assignments:
     return decode(repository.content(NAME)) if NAME in repository.targets() else Assignments(0)
 
 
+def signed_state(fleet: Path) -> dict[str, Any]:
+    """What was signed beside the assignments; empty if nothing."""
+    target = Repository(fleet, "assignments").targets().get(NAME)
+    state = target.custom.get("state") if target and target.custom else None
+    return dict(state) if isinstance(state, dict) else {}
+
+
 def set_assignments(
     fleet: Path,
     keys: Keyring,
@@ -29,6 +37,7 @@ def set_assignments(
     base: str | None,
     pins: Mapping[str, str] | None = None,
     rollout: Rollout | None = None,
+    state: Mapping[str, Any] | None = None,
     dry_run: bool = False,
     now_s: float | None = None,
 ) -> Assignments:
@@ -40,6 +49,7 @@ def set_assignments(
         base: release of all devices not named otherwise, or None.
         pins: release by device.
         rollout: or None; a halted one is None, with ``base`` the release before.
+        state: of the rollout, signed in the same breath so that neither is ever without the other; None keeps it.
         dry_run: only tell.
         now_s: time of signing, seconds since 1970; None for the system clock.
 
@@ -56,7 +66,8 @@ def set_assignments(
         if encode(wish) != encode(before):
             wish = replace(wish, serial=before.serial + 1)
         _check_releases(fleet, wish)
-        file = File(encode(wish), {"serial": wish.serial})
+        told = signed_state(fleet) if state is None else dict(state)
+        file = File(encode(wish), {"serial": wish.serial, **({"state": told} if told else {})})
         for name in () if dry_run else _REPOSITORIES:
             repository = Repository(fleet, name)
             if repository.differs({NAME: target_of(NAME, file)}):

@@ -31,9 +31,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
+from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp  # type: ignore[attr-defined]
 
-from tasks.fleet.repository import FleetError, Repository, dated, new_root, repositories
+from tasks.fleet.repository import FleetError, Repository, dated, locked, new_root, repositories
 
 RELEASES = ("releases-1", "releases-2")
 ASSIGNMENTS = ("assignments",)
@@ -43,7 +44,9 @@ ROLE_KEYS = {"releases": RELEASES, "assignments": ASSIGNMENTS}
 ROOT_THRESHOLD = 2
 PASSPHRASE_ENV = "HEADLAND_KEY_PASSPHRASE"
 PASSPHRASE_FILE_ENV = "HEADLAND_KEY_PASSPHRASE_FILE"
-_ROLES = (Root.type, Targets.type, Snapshot.type, Timestamp.type)
+KEY_NAME_FIELD = "x-headland-key"
+"""In a root beside each public key, so that a key whose file is lost is known by its name."""
+_ROLES = (Targets.type, Snapshot.type, Timestamp.type)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Keyring:
             ) from None
         if not isinstance(key, Ed25519PrivateKey):
             raise FleetError(f"{path}: must be an ed25519 key")
-        return CryptoSigner(key)
+        return _signer(key, name)
 
     def signers(self, names: Sequence[str]) -> list[CryptoSigner]:
         """Several keys."""
@@ -103,7 +106,7 @@ class Keyring:
         if self.passphrase:
             packing = BestAvailableEncryption(self.passphrase.value)
         _write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, packing))
-        return CryptoSigner(key)
+        return _signer(key, name)
 
 
 class Secret:
@@ -114,6 +117,12 @@ class Secret:
 
     def __repr__(self) -> str:
         return "Secret(…)"
+
+
+def _signer(key: Ed25519PrivateKey, name: str) -> CryptoSigner:
+    signer = CryptoSigner(key)
+    signer.public_key.unrecognized_fields[KEY_NAME_FIELD] = name
+    return signer
 
 
 def keyring(folder: Path, environment: Mapping[str, str] = os.environ) -> Keyring:
@@ -130,6 +139,11 @@ def keyring(folder: Path, environment: Mapping[str, str] = os.environ) -> Keyrin
 def create(fleet: Path, keys: Keyring, now_s: float | None = None) -> None:
     """Make all keys and empty, signed repositories; what is there already stays as it is."""
     now = time.time() if now_s is None else now_s
+    with locked(fleet):
+        _create(fleet, keys, now)
+
+
+def _create(fleet: Path, keys: Keyring, now: float) -> None:
     for name in NAMES:
         if not keys.has(name):
             if any(repository.roots() for repository in repositories(fleet, "releases")):
@@ -165,6 +179,12 @@ def _replace(fleet: Path, keys: Keyring, name: str, now_s: float, *, keep: bool)
 
     As long as the old key is at hand, devices find valid metadata whichever root they know.
     """
+    keys.file(name)
+    with locked(fleet):
+        return _replaced(fleet, keys, name, now_s, keep=keep)
+
+
+def _replaced(fleet: Path, keys: Keyring, name: str, now_s: float, *, keep: bool) -> str:
     pending = keys.file(name, "next.pem").exists()
     new = keys.signer(name, "next.pem") if pending else keys.generate(name, "next.pem")
     families = [family for family, role_keys in ROLE_KEYS.items() if name in (*ROOT, *role_keys)]
@@ -188,17 +208,15 @@ def _replace_in_root(fleet: Path, family: str, keys: Keyring, name: str, new: Cr
     published = first.root()
     if new.public_key.keyid not in published.signed.keys:
         root = copy.deepcopy(published.signed)
-        others = {keys.signer(each).public_key.keyid for each in NAMES if each != name and keys.has(each)}
-        for role in _ROLES:
-            # The key that goes is told by its file, or, if that is lost, as the one that is nobody else's.
-            gone = {keys.signer(name).public_key.keyid} if keys.has(name) else set(root.roles[role].keyids) - others
-            for keyid in gone & set(root.roles[role].keyids):
+        roles = ([Root.type] if name in ROOT else []) + (list(_ROLES) if name in ROLE_KEYS[family] else [])
+        for role in roles:
+            for keyid in _ids_of(root, role, name):
                 root.revoke_key(keyid, role)
-                root.add_key(new.public_key, role)
+            root.add_key(new.public_key, role)
         root.version += 1
         old_signers = [keys.signer(each) for each in ROOT if keys.has(each)]
         metadata = _signed_root(dated(root, family, now_s), [*old_signers, *([new] if name in ROOT else [])])
-        published.signed.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
+        _check_signed(published.signed, metadata)
         first.write_root(metadata)
     for repository in repositories(fleet, family):
         _share_roots(first, repository)
@@ -208,8 +226,20 @@ def _signed_root(root: Root, signers: Sequence[CryptoSigner]) -> Metadata[Root]:
     metadata = Metadata(root)
     for signer in signers:
         metadata.sign(signer, append=True)
-    root.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
+    _check_signed(root, metadata)
     return metadata
+
+
+def _check_signed(by: Root, metadata: Metadata[Root]) -> None:
+    try:
+        by.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
+    except RepositoryError:
+        raise FleetError(f"too few keys at hand: a root needs {ROOT_THRESHOLD} of {', '.join(ROOT)}") from None
+
+
+def _ids_of(root: Root, role: str, name: str) -> list[str]:
+    """Ids under which ``root`` knows the key called ``name`` in ``role``."""
+    return [each for each in root.roles[role].keyids if root.keys[each].unrecognized_fields.get(KEY_NAME_FIELD) == name]
 
 
 def _sign_again(fleet: Path, family: str, signers: Sequence[CryptoSigner], now_s: float) -> None:

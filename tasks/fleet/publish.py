@@ -5,20 +5,17 @@ Idempotent by hash: a bundle that is published is not signed again; what a kille
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headland_edge.bundle import open_bundle
 from headland_edge.patches import make_patch
-from headland_edge.trust import FAMILY
+from headland_edge.trust import FAMILY, bundle_name, patch_name
 from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
 
 from tasks.fleet.keys import RELEASES, ROLE_KEYS, Keyring
-from tasks.fleet.repository import File, FleetError, Repository, target_of
+from tasks.fleet.repository import LIFETIME_DAYS, File, FleetError, Repository, locked, target_of
 
 PATCHES_FROM = 3
 """Latest releases that get a patch to a new one."""
@@ -102,8 +99,6 @@ def renew(
     fleet: Path, keys: Keyring, *, names: tuple[str, ...] = tuple(FAMILY), now_s: float | None = None
 ) -> list[str]:
     """Sign again what has lived half of its time; repeatable. Returns names of the repositories signed."""
-    from tasks.fleet.repository import LIFETIME_DAYS
-
     done = []
     with locked(fleet):
         for name in names:
@@ -117,28 +112,6 @@ def renew(
 def signed_floor(signed: dict[str, TargetFile]) -> int:
     """Highest floor among all releases signed."""
     return max((target.custom["floor"] for name, target in signed.items() if name.startswith("bundles/")), default=0)
-
-
-def bundle_name(sha256: str) -> str:
-    """Name of a bundle in its repository."""
-    return f"bundles/{sha256}.tar"
-
-
-def patch_name(old: str, new: str) -> str:
-    """Name of the patch from one bundle to another."""
-    return f"patches/{old[:12]}-{new[:12]}.hpatch"
-
-
-@contextmanager
-def locked(fleet: Path, *, dry_run: bool = False) -> Iterator[None]:
-    """One writer at a time; the lock goes with its process. A dry run waits for nobody and writes nothing."""
-    if dry_run:
-        yield
-        return
-    fleet.mkdir(parents=True, exist_ok=True)
-    with (fleet / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _check_counter(signed: dict[str, TargetFile], name: str, counter: int, floor: int) -> None:

@@ -9,9 +9,11 @@ Keys are handed in as signers; this module never sees a key file.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -216,6 +218,18 @@ def target_of(name: str, file: File) -> TargetFile:
     """How ``file`` is described when signed."""
     hashes = {"sha256": hashlib.sha256(file.data).hexdigest()}
     return TargetFile(len(file.data), hashes, name, {"custom": dict(file.custom)} if file.custom else None)
+
+
+@contextmanager
+def locked(fleet: Path, *, dry_run: bool = False) -> Iterator[None]:
+    """One writer at a time; the lock goes with its process. A dry run waits for nobody and writes nothing."""
+    if dry_run:
+        yield
+        return
+    fleet.mkdir(parents=True, exist_ok=True)
+    with (fleet / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _meta(version: int, data: bytes) -> MetaFile:

@@ -62,7 +62,9 @@ def npy(array: np.ndarray[Any, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def parts(nets: Mapping[str, bytes] | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
+def parts(
+    nets: Mapping[str, bytes] | None = None, *, counter: int = 2009000
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Manifest and members of a bundle of ``nets``, by default random convolutions."""
     nets = nets or {name: conv_net(seed) for seed, name in enumerate(TARGETS)}
     members = {"MODEL_CARD.md": b"# A card\n", "mlbom.cdx.json": b"{}\n"}
@@ -85,14 +87,14 @@ def parts(nets: Mapping[str, bytes] | None = None) -> tuple[dict[str, Any], dict
             },
             "kind": "fp32",
         }
-    return manifest_of(models), members
+    return manifest_of(models, counter), members
 
 
-def manifest_of(models: dict[str, Any]) -> dict[str, Any]:
+def manifest_of(models: dict[str, Any], counter: int = 2009000) -> dict[str, Any]:
     """A manifest's plain form without files."""
     return {
         "schema_version": 1,
-        "release": {"counter": 2009000, "as_of": 2009},
+        "release": {"counter": counter, "as_of": 2009},
         "hardware": {"min_ram_mb": 256, "arch": ["x86_64", "aarch64"]},
         "features_version": FEATURES_VERSION,
         "inputs": [{"name": f.name, "unit": f.unit, "scale": f.scale} for f in FEATURES],
