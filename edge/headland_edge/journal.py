@@ -176,7 +176,7 @@ def _bytes_of(records: Records) -> bytes:
 def _insert(database: sqlite3.Connection, entry: Entry) -> bool:
     import zstandard
 
-    told = {"advice": entry.advice, "release": entry.release}
+    told: dict[str, Any] = {"advice": entry.advice, "release": entry.release}
     told |= {"crop": entry.records.crop, "sowing_date": entry.records.sowing_date.isoformat()}
     done = database.execute(
         "INSERT OR IGNORE INTO advices (advice_id, time_s, field, date, entry, inputs) VALUES (?, ?, ?, ?, ?, ?)",

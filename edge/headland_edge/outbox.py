@@ -102,10 +102,7 @@ class Outbox:
 
     def counts(self) -> dict[str, int]:
         """``waiting``, ``waiting_bytes``, and ``dropped`` for want of space since the outbox was made."""
-        with self._opened() as database:
-            waiting, size = database.execute("SELECT COUNT(*), COALESCE(SUM(LENGTH(line)), 0) FROM messages").fetchone()
-            dropped = database.execute("SELECT COALESCE(SUM(value), 0) FROM counts WHERE name = 'dropped'").fetchone()
-        return {"waiting": waiting, "waiting_bytes": size, "dropped": dropped[0]}
+        return counts_in(self._path)
 
     def close(self) -> None:
         """Write what was handed over, and end."""
@@ -128,3 +125,11 @@ class Outbox:
                 "INSERT INTO counts VALUES ('dropped', ?) ON CONFLICT (name) DO UPDATE SET value = value + ?",
                 (len(dropped), len(dropped)),
             )
+
+
+def counts_in(path: Path) -> dict[str, int]:
+    """``Outbox.counts`` of the outbox at ``path``, whoever has it open. Raises sqlite3.Error."""
+    with Database(path, _SCHEMA) as database:
+        waiting, size = database.execute("SELECT COUNT(*), COALESCE(SUM(LENGTH(line)), 0) FROM messages").fetchone()
+        dropped = database.execute("SELECT COALESCE(SUM(value), 0) FROM counts WHERE name = 'dropped'").fetchone()
+    return {"waiting": waiting, "waiting_bytes": size, "dropped": dropped[0]}

@@ -191,7 +191,7 @@ class Trust:
                 return Updater(str(metadata), "metadata", fetcher=fetcher, config=_CONFIG, bootstrap=root)
         raise TrustError(
             "not-pinned",
-            f"{family / 'root.json'}: no root to trust; pin it with: headland-edge init --root {family.name}",
+            f"{family / 'root.json'}: no root to trust; pin it with: headland-edge init --root-{family.name} FILE",
         )
 
     def _keep_root(self, family: str, newest: Path) -> None:
