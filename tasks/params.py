@@ -50,6 +50,12 @@ def _no_single_fold(value: int) -> int:
     return value
 
 
+def _reaching_all(shares: tuple[Any, ...]) -> tuple[Any, ...]:
+    if shares[-1] != 1.0:
+        raise ValueError("the last wave must reach everybody: end with 1.0")
+    return shares
+
+
 _up, _once = AfterValidator(_ascending), AfterValidator(_distinct)
 Crops = Annotated[tuple[Crop, ...], _once]
 Range = Annotated[tuple[Amount, Amount], _up]
@@ -224,6 +230,9 @@ class Compression(_Section):
     calibration_windows: int = _about("training windows that set the integer ranges.", ge=8)
     fallback: Annotated[tuple[str, ...], _once] = _about("quantization settings, tried in this order.", min_length=1)
     latency_runs: int = _about("runs timed for each file.", ge=20)
+    from_base: bool = _about("learn on from the release in data/base, so that its update is small.")
+    base_epochs: Count = _about("passes of learning on.")
+    base_reach_steps: Positive = _about("about how many steps of 8 bits a weight can move in learning on.")
 
 
 class Evaluation(_Section):
@@ -238,6 +247,31 @@ class Release(_Section):
     minor: int = _about("release counter within the season: count up for a second release of one as_of.", ge=0, le=999)
     latency_p99_ms: Positive = _about("budget for one advice, features included, one thread, ms.")
     peak_rss_mb: Positive = _about("budget for the device process's memory, MB.")
+
+
+class Gate(_Section):
+    """What a candidate must fulfil before it is published."""
+
+    max_worse_frac: Share = _about("greatest share by which a model's error may exceed the champion's.")
+
+
+class Rollout(_Section):
+    """How carefully a release goes out to the fleet."""
+
+    first_devices: int = _about("devices of the first wave, which goes before the shares; 0: none.", ge=0, le=1000)
+    wave_shares: Annotated[
+        tuple[Annotated[float, _Field(gt=0, le=1)], ...], _up, _once, AfterValidator(_reaching_all)
+    ] = _about("share of the fleet that each wave reaches, the last one all.", min_length=1)
+    success_share: Share = _about("of devices that reported, as many must confirm before the next wave.")
+    error_share: Share = _about("of devices that reported, more failing than this stop the rollout.")
+    minimum_reports: Count = _about("nothing is judged on fewer reports, or on the whole wave if that is smaller.")
+    soak_h: Amount = _about("a wave lasts at least as long, hours.")
+    hours_utc: Annotated[
+        tuple[Annotated[int, _Field(ge=0, le=24)], Annotated[int, _Field(ge=0, le=24)]], _up, _once
+    ] = _about("waves start from the first of these hours to before the second.")
+    weekdays: Annotated[tuple[Annotated[int, _Field(ge=0, le=6)], ...], _once] = _about(
+        "days on which waves start, Monday is 0.", min_length=1
+    )
 
 
 class Split(NamedTuple):
@@ -266,6 +300,8 @@ class Params(_Section):
     compression: Compression = _about("from the trained net to the one that ships.")
     evaluation: Evaluation = _about("farming the held-out seasons.")
     release: Release = _about("what the bundle promises a device.")
+    gate: Gate = _about("what a candidate must fulfil before it is published.")
+    rollout: Rollout = _about("how carefully a release goes out to the fleet.")
 
     def season_of(self, site: str) -> int:
         """The year of ``site`` that plays the part of ``as_of``; KeyError for an unknown site."""
@@ -367,3 +403,5 @@ def _number_faults(params: Params) -> Iterator[tuple[Key, str]]:
         yield ("rules", "irrigation", "min_irrigation_mm"), f"above max_irrigation_mm ({rule.max_irrigation_mm:g})."
     if rule.survivors > rule.candidates:
         yield ("rules", "irrigation", "survivors"), f"more than candidates ({rule.candidates})."
+    if params.rollout.success_share + params.rollout.error_share > 1.0:
+        yield ("rollout", "error_share"), "together with success_share above 1: a wave could both advance and stop."

@@ -88,6 +88,10 @@ def changed(key: str, new: str) -> str:
         ),
         ("kernel", "kernel: 4", "model.irrigation.kernel", "must be odd"),
         ("crops", "crops: []", "model.irrigation.crops", "no site grows maize"),
+        ("wave_shares", "wave_shares: [0.5]", "rollout.wave_shares", "end with 1.0"),
+        ("hours_utc", "hours_utc: [6, 6]", "rollout.hours_utc", "listed twice"),
+        ("weekdays", "weekdays: [7]", "rollout.weekdays[0]", "less than or equal to 6"),
+        ("success_share", "success_share: 0.95", "rollout.error_share", "both advance and stop"),
     ],
 )
 def test_a_fault_is_named_with_line_key_and_remedy(tmp_path: Path, old: str, new: str, key: str, said: str) -> None:

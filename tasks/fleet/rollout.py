@@ -182,6 +182,19 @@ def too_many(failed: int, judged: int, share: float) -> bool:
     return failed > share * judged and float(betainc(failed, judged - failed + 1, share)) <= _CHANCE
 
 
+def waiting_for(state: State, plan: Plan, found: Count, now_s: float) -> str:
+    """In words, why ``step`` leaves a running rollout where it is; empty if it does not."""
+    missing = max(1, min(plan.minimum_reports, found.assigned)) - found.judged
+    if missing > 0:
+        return f"waits for {missing} more reports"
+    if found.confirmed / found.judged < plan.success_share:
+        return f"{found.confirmed / found.judged:.0%} of the reports confirm, {plan.success_share:.0%} are needed"
+    soak_s = plan.soak_s - (now_s - state.wave_started_s)
+    if soak_s > 0:
+        return f"soaks for {soak_s / 3600:.1f} h more"
+    return "" if state.wave + 1 == len(plan.waves) or plan.is_open(now_s) else "waits for the hours of waves"
+
+
 def count(state: State, plan: Plan, reports: Mapping[str, Report], devices: Iterable[str]) -> Count:
     """How the devices of the waves so far stand."""
     members = [device for device in devices if is_member(state, plan, device)]

@@ -19,7 +19,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
   n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, device_id TEXT NOT NULL, kind TEXT NOT NULL,
   time_s REAL NOT NULL, received_s REAL NOT NULL, body TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS by_kind ON messages (kind, device_id, n);
+CREATE INDEX IF NOT EXISTS by_kind ON messages (kind, device_id, n, received_s, time_s);
 CREATE TABLE IF NOT EXISTS refused (reason TEXT PRIMARY KEY, count INTEGER NOT NULL);
 """
 
@@ -91,10 +91,17 @@ class Store:
             yield Message(device_id, which, time_s, json.loads(body))
 
     def latest_health(self) -> dict[str, dict[str, Any]]:
-        """By device, the body of the health message received last."""
+        """By device, the body of its latest health message.
+
+        That is one of those received last, because a device's clock may be wrong; of several received at once, whose
+        order on the way means nothing, the one its device says it wrote last.
+        """
         found = self._database.execute(
-            "SELECT device_id, body FROM messages WHERE n IN (SELECT MAX(n) FROM messages WHERE kind = 'health' "
-            "GROUP BY device_id) ORDER BY device_id"
+            "SELECT device_id, body FROM messages JOIN (SELECT n AS latest, ROW_NUMBER() OVER "
+            "(PARTITION BY device_id ORDER BY time_s DESC, n DESC) AS place FROM messages JOIN "
+            "(SELECT device_id AS whose, MAX(n), received_s AS last_s FROM messages WHERE kind = 'health' "
+            "GROUP BY device_id) ON device_id = whose AND received_s = last_s WHERE kind = 'health') "
+            "ON n = latest WHERE place = 1 ORDER BY device_id"
         )
         return {device_id: json.loads(body) for device_id, body in found}
 

@@ -114,11 +114,14 @@ def test_the_quarantine_is_bounded_and_the_count_goes_on(tmp_path: Path) -> None
     assert len(list((tmp_path / "quarantine").iterdir())) == MAX_QUARANTINED
 
 
-def test_health_is_the_one_received_last(tmp_path: Path) -> None:
+def test_health_is_the_one_received_last_and_of_those_that_came_together_the_one_written_last(tmp_path: Path) -> None:
     with Store(tmp_path / "fleet.db") as store:
-        for number, device in ((9, "field-1"), (1, "field-1"), (5, "field-2")):
-            store.keep([message(number, device, "health")], received_s=1.0)
+        for number, device, received_s in ((9, "field-1", 1.0), (1, "field-1", 2.0), (5, "field-2", 1.0)):
+            store.keep([message(number, device, "health")], received_s=received_s)
         assert store.latest_health() == {"field-1": {"number": 1}, "field-2": {"number": 5}}
+        store.keep([message(4, "field-1", "health"), message(3, "field-1", "health")], received_s=3.0)
+        store.keep([message(8, "field-1", "record")], received_s=4.0)
+        assert store.latest_health()["field-1"] == {"number": 4}
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
