@@ -5,6 +5,9 @@
 Four files are made: ``fp32`` (the trained net), ``pruned``, ``int8`` (Neural Compressor) and ``control``
 (onnxruntime's own quantization of the pruned net); the one that ships is copied to ``shipped.onnx`` and
 ``choice.json`` says why. Times stand in the metrics only, so that the files are the same bytes on every run.
+
+With ``compression.from_base`` the int8 net of an earlier release learns on instead (``from_base``), and is taken if it
+may ship by the same criteria; if not, the way above is gone after all, and ``choice.json`` says why.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ def compress(model: str, params: Params, root: Path) -> Choice:
         NetError: there is no trained net.
         WindowsError: the windows are missing or bad.
         QuantizeError: an unknown fallback setting.
+        BaseError: the earlier release is damaged, or unlike the one to come.
     """
     from tasks.compression.choose import choose
     from tasks.compression.ladder import climb, open_job, settle, tell
@@ -39,20 +43,37 @@ def compress(model: str, params: Params, root: Path) -> Choice:
 
     started = time.monotonic()
     job = open_job(model, params, root)
-    rungs = climb(job)
-    rung = settle(rungs, job.max_loss_frac)
+    rung, said = learned_on(job, root) if params.compression.from_base else (None, {})
+    rungs = [rung] if rung else climb(job)
+    rung = rung or settle(rungs, job.max_loss_frac)
     choice = choose(rung.candidates, job.settings.ship, job.max_loss_frac)
     tell(job, f"ships {choice.name}: {choice.reason}")
-    write_files(root, job, rung, choice)
-    figures = {**figures_of(job, rung, choice), "frontier": [tried.as_dict() for tried in rungs]}
+    write_files(root, job, rung, choice, said)
+    figures = {**figures_of(job, rung, choice), "frontier": [tried.as_dict() for tried in rungs], **said}
     write_json(
         root / "metrics" / "compress" / f"{model}.json", {**figures, "seconds": round(time.monotonic() - started, 1)}
     )
     return choice
 
 
-def write_files(root: Path, job: Job, rung: Rung, choice: Choice) -> None:
-    """The folder ``compressed``, whole or not at all."""
+def learned_on(job: Job, root: Path) -> tuple[Rung | None, dict[str, Any]]:
+    """The files of a release based on the one in ``data/base``, None if it cannot or must not be; and what to say."""
+    from tasks.compression.base import BASE, open_base
+    from tasks.compression.from_base import learn_on
+    from tasks.compression.ladder import tell
+
+    base = open_base(root / BASE, job.model, job.windows)
+    based = None if isinstance(base, str) else learn_on(job, base)
+    if based and not based.refused:
+        tell(job, f"is based on release {based.counter}: {based.moved_frac:.1%} of its weights moved")
+        return based.rung, {"based_on": based.as_dict()}
+    why = based.refused if based else str(base)
+    tell(job, f"is not based on an earlier release: {why}")
+    return None, {"not_based": why}
+
+
+def write_files(root: Path, job: Job, rung: Rung, choice: Choice, more: dict[str, Any]) -> None:
+    """The folder ``compressed``, whole or not at all; ``more`` goes into ``choice.json``."""
     from tasks.compression.choose import KINDS
     from tasks.durable import replacing_dir, write_bytes, write_json
 
@@ -75,6 +96,7 @@ def write_files(root: Path, job: Job, rung: Rung, choice: Choice) -> None:
             "channels": list(job.windows.channels),
             "window_days": job.windows.window_days,
             "target": asdict(job.windows.target),
+            **more,
         }
         write_json(folder / "choice.json", said)
 
@@ -158,13 +180,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{wanted.model}: no such model. params.yaml has {', '.join(params.model)}.", file=sys.stderr)
         return 2
 
+    from tasks.compression.base import BaseError
     from tasks.compression.quantize import QuantizeError
     from tasks.training.data import WindowsError
     from tasks.training.store import NetError
 
     try:
         compress(wanted.model, params, Path())
-    except (WindowsError, NetError, QuantizeError) as error:
+    except (WindowsError, NetError, QuantizeError, BaseError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

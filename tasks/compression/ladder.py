@@ -30,7 +30,7 @@ from tasks.training.store import load_net
 from tasks.training.train import Folders
 from tasks.training.trainer import ONE_PROCESS
 
-_FINETUNE_RATE = 0.5
+FINETUNE_RATE = 0.5
 _REFIT_TIMES = 8
 
 
@@ -169,7 +169,7 @@ def finetune(job: Job, net: nn.Sequential) -> None:
         epochs=settings.finetune_epochs,
         windows_per_epoch=settings.windows_per_epoch,
         global_batch=training.global_batch,
-        learning_rate=training.learning_rate * _FINETUNE_RATE,
+        learning_rate=training.learning_rate * FINETUNE_RATE,
         weight_decay=training.weight_decay,
         patience=training.patience,
         seed=job.params.seed + 1,
