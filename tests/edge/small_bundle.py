@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ import numpy as np
 import onnx
 from headland_edge.bundle import Bundle, open_bundle, write_bundle
 from headland_edge.features import FEATURES, FEATURES_VERSION
+from headland_edge.home import Home, Local, Settings, UplinkSettings, make
 from headland_edge.records import COLUMN_INFO, COLUMNS, Records
 from headland_edge.rules import FourStageRule, SplitRule
 from headland_edge.runtime import Session
+from headland_edge.slots import Slots
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -30,8 +34,13 @@ TARGETS = {
 }
 
 
-def conv_net(seed: int = 0, quantiles: tuple[float, float, float] | None = None) -> bytes:
-    """ONNX bytes of a convolution, a pooling and a linear layer; ``quantiles`` makes the output constant."""
+def conv_net(
+    seed: int = 0, quantiles: tuple[float, float, float] | None = None, fails_on_day: int | None = None
+) -> bytes:
+    """ONNX bytes of a convolution, a pooling and a linear layer.
+
+    ``quantiles`` makes the output constant. On the morning ``fails_on_day`` days after sowing the net does not run.
+    """
     rng = np.random.default_rng(seed)
     weights = {
         "kernel": rng.normal(0, 0.2, (4, len(FEATURES), 3)),
@@ -44,16 +53,47 @@ def conv_net(seed: int = 0, quantiles: tuple[float, float, float] | None = None)
             helper.make_node("Relu", ["convolved"], ["positive"]),
             helper.make_node("GlobalAveragePool", ["positive"], ["pooled"]),
             helper.make_node("Flatten", ["pooled"], ["flat"]),
-            helper.make_node("Gemm", ["flat", "linear", "bias"], ["quantiles"]),
+            helper.make_node("Gemm", ["flat", "linear", "bias"], ["linear_out"]),
+            *_failing_nodes(),
         ],
         "tiny",
         [helper.make_tensor_value_info("window", TensorProto.FLOAT, ["n", len(FEATURES), WINDOW_DAYS])],
         [helper.make_tensor_value_info("quantiles", TensorProto.FLOAT, ["n", 3])],
-        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+        [
+            *(numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()),
+            *_failing_weights(-1000.0 if fails_on_day is None else fails_on_day),
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def _failing_nodes() -> list[Any]:
+    """Nodes that look into a row of one, at the second place on one day."""
+    return [
+        helper.make_node("Gather", ["window", "days_channel"], ["days_row"], axis=1),
+        helper.make_node("Gather", ["days_row", "last_morning"], ["days_scaled"], axis=1),
+        helper.make_node("Mul", ["days_scaled", "days_scale"], ["days"]),
+        helper.make_node("Sub", ["days", "bad_day"], ["days_off"]),
+        helper.make_node("Abs", ["days_off"], ["distance"]),
+        helper.make_node("Less", ["distance", "half"], ["is_bad_day"]),
+        helper.make_node("Cast", ["is_bad_day"], ["place_of_each"], to=TensorProto.INT64),
+        helper.make_node("ReduceMax", ["place_of_each"], ["place"], keepdims=0),
+        helper.make_node("Gather", ["row_of_one", "place"], ["nothing"], axis=0),
+        helper.make_node("Add", ["linear_out", "nothing"], ["quantiles"]),
+    ]
+
+
+def _failing_weights(day: float) -> list[Any]:
+    channel = [feature.name for feature in FEATURES].index("days_after_sowing")
+    numbers = {"days_scale": FEATURES[channel].scale, "bad_day": day, "half": 0.5}
+    return [
+        numpy_helper.from_array(np.array(channel), "days_channel"),
+        numpy_helper.from_array(np.array(WINDOW_DAYS - 1), "last_morning"),
+        numpy_helper.from_array(np.zeros(1, np.float32), "row_of_one"),
+        *(numpy_helper.from_array(np.array(value, np.float32), name) for name, value in numbers.items()),
+    ]
 
 
 def npy(array: np.ndarray[Any, Any]) -> bytes:
@@ -112,9 +152,11 @@ def manifest_of(models: dict[str, Any], counter: int = 2009000) -> dict[str, Any
     }
 
 
-def make_bundle(path: Path, nets: Mapping[str, bytes] | None = None) -> Bundle:
+def make_bundle(path: Path, nets: Mapping[str, bytes] | None = None, counter: int = 2009000) -> Bundle:
     """Write and open a bundle."""
-    write_bundle(path, *parts(nets))
+    manifest, members = parts(nets)
+    manifest["release"]["counter"] = counter
+    write_bundle(path, manifest, members)
     return open_bundle(path)
 
 
@@ -153,3 +195,36 @@ def histories(draw: st.DrawFn, *, wild: bool = False, max_mornings: int = 60) ->
         faulty = rng.random(values.shape) < 0.1
         values[faulty] = rng.choice([np.inf, -np.inf, 1e308, -1e308, -9999.0, 9999.0], int(faulty.sum()))
     return Records(draw(st.sampled_from(["maize", "wheat"])), date(2009, 4, 20), values)
+
+
+def constant_nets(median: float, fails_on_day: int | None = None) -> dict[str, bytes]:
+    """Nets that always say the same, ``median`` of scale in the middle; their irrigation does not run on one day."""
+    quantiles = (median - 0.1, median, median + 0.1)
+    nets = {name: conv_net(quantiles=quantiles) for name in TARGETS}
+    return nets | {"irrigation": conv_net(quantiles=quantiles, fails_on_day=fails_on_day)}
+
+
+def put_release(home: Home, bundle: Bundle, *, on_trial: bool = False) -> None:
+    """Have ``bundle`` in a slot of a device, confirmed unless ``on_trial``, without asking what it is worth."""
+    data = bundle.path.read_bytes()
+    slots = Slots(home.slots)
+    slots.begin_trial(slots.install(data, bundle.sha256, bundle.manifest.release.counter))
+    if not on_trial:
+        slots.confirm()
+
+
+def make_home(root: Path, bundle: Bundle | None = None, crop: str = "maize", **changes: Any) -> Home:
+    """A device's folder that looks often and has a free port; ``bundle`` is its confirmed release."""
+    local = Local(http_port=free_port(), poll_s=0.05, probation_advices=3)
+    settings = Settings("field-1", crop, uplink=UplinkSettings(every_s=0.2), local=local)
+    home = make(root, replace(settings, **changes))
+    if bundle is not None:
+        put_release(home, bundle)
+    return home
+
+
+def free_port() -> int:
+    """A loopback port that is free now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
