@@ -137,7 +137,7 @@ def last_outcome(home: Home) -> dict[str, Any] | None:
 
 def _told(look: _Look, act: Callable[[], Outcome]) -> Outcome:
     """The outcome of ``act``, or of what ended it."""
-    from headland_edge.fetch import BudgetError, FetchError, LengthError, MissingError, OfflineError
+    from headland_edge.fetch import BudgetError, FetchError, LengthError, MissingError
     from headland_edge.trust import TrustError
 
     try:
@@ -150,8 +150,6 @@ def _told(look: _Look, act: Callable[[], Outcome]) -> Outcome:
         return look.outcome("signature", "assignments", str(error))
     except BudgetError as error:
         return look.outcome("waiting", "budget", str(error))
-    except OfflineError as error:
-        return look.outcome("offline", "offline", str(error))
     except LengthError as error:
         return look.outcome("signature", "damaged", str(error))
     except MissingError as error:
@@ -186,7 +184,7 @@ def _find(look: _Look, settings: Settings, stick: Path | None, now_s: Callable[[
     assert look.desired is not None
     assert target is not None
     data = _fetch(look, source, released, target)
-    _try(look, data, floor)
+    _try(look, data)
     return _install(look, data)
 
 
@@ -293,11 +291,11 @@ def _downloaded(source: Source, target: Target, to: Path) -> bytes:
     return to.read_bytes()
 
 
-def _try(look: _Look, data: bytes, floor: int) -> None:
+def _try(look: _Look, data: bytes) -> None:
     """Raise _Ended if the release does not do here what it should; it is not fetched again if the cause lies in it."""
     assert look.desired is not None
     try:
-        accepted = look.accept(data, look.desired, Device.here(floor))
+        accepted = look.accept(data, look.desired, Device.here(Slots(look.home.slots).floor))
         counter = accepted.bundle.manifest.release.counter
         if counter != look.counter:
             raise NotAccepted("format", f"says it is release {counter}, but was signed as {look.counter}")

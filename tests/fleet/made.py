@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,10 +40,12 @@ def _small_parts() -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 @cache
-def release(counter: int, card: str = "", **changes: Any) -> bytes:
-    """Bytes of a release; ``card`` makes another bundle of the same counter."""
+def release(counter: int, card: str = "", noise_bytes: int = 0, **changes: Any) -> bytes:
+    """Bytes of a release; ``card`` makes another bundle of the same counter, noise one that no patch makes small."""
     manifest, members = _small_parts()
     members = {**members, "MODEL_CARD.md": f"# Release {counter} {card}\n".encode()}
+    if noise_bytes:
+        members["noise.bin"] = random.Random(counter).randbytes(noise_bytes)
     told: dict[str, Any] = {"release": {"counter": counter, "as_of": 2009}}
     told["budgets"] = {"latency_p99_ms": 500.0, "peak_rss_mb": 500.0}
     return encode_bundle({**manifest, **told, **changes}, members)
