@@ -11,8 +11,6 @@ import json
 import sqlite3
 import sys
 import tomllib
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +163,10 @@ def _settings(home: Home, options: argparse.Namespace) -> Settings:
         changes[key] = _value(text)
     for key, value in changes.items():
         group, dot, name = key.partition(".")
+        if dot and not isinstance(plain.setdefault(group, {}), dict):
+            raise SettingsError(f"{key}: {group} has no keys below it")
         if dot:
-            plain.setdefault(group, {})[name] = value
+            plain[group][name] = value
         else:
             plain[key] = value
     return parse(plain)
@@ -245,6 +245,9 @@ def _outbox_counts(home: Home) -> dict[str, int] | None:
 
 
 def _asked(url: str) -> dict[str, Any] | None:
+    import urllib.error
+    import urllib.request  # not above: it brings TLS along, and `run` has to stay small
+
     try:
         with urllib.request.urlopen(url, timeout=_ASK_S) as answer:
             plain: dict[str, Any] = json.loads(answer.read())

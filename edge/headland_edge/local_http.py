@@ -1,15 +1,22 @@
-"""The loopback endpoint: ``GET /advice`` and ``GET /health``, as JSON, for programs on this very machine."""
+"""The loopback endpoint: ``GET /advice`` and ``GET /health``, as JSON, for programs on this very machine.
+
+Two paths and one method need little, and the standard library's HTTP server would bring mail, HTML and TLS into a
+process that has to stay small: a request is read here up to its empty line, answered, and the connection closed.
+"""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 HOST = "127.0.0.1"
 _TIMEOUT_S = 5.0
+_MAX_LINE_BYTES = 4096
+_MAX_HEADERS = 100
+_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
 Answer = Callable[[], Any]
 
 
@@ -36,7 +43,8 @@ class LocalHttp:
         self._thread.join()
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(ThreadingTCPServer):
+    allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
 
@@ -44,28 +52,30 @@ class _Server(ThreadingHTTPServer):
         """A client that hangs up is nobody's trouble."""
 
 
-def _handler(answers: Mapping[str, Answer]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+def _handler(answers: Mapping[str, Answer]) -> type[StreamRequestHandler]:
+    class Handler(StreamRequestHandler):
         timeout = _TIMEOUT_S
-        server_version, sys_version = "headland-edge", ""
 
-        def do_GET(self) -> None:
-            answer = answers.get(self.path.partition("?")[0])
-            if answer is None:
-                self._send(404, {"error": f"ask for one of {', '.join(sorted(answers))}"})
-            else:
-                self._send(200, answer())
-
-        def _send(self, status: int, content: Any) -> None:
+        def handle(self) -> None:
+            words = self.rfile.readline(_MAX_LINE_BYTES).decode("latin-1").split()
+            whole = any(self.rfile.readline(_MAX_LINE_BYTES) in (b"\r\n", b"\n", b"") for _ in range(_MAX_HEADERS))
+            status, content = _answer(words, answers) if whole else (400, {"error": "too many headers"})
             data = json.dumps(content, allow_nan=False).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """The journal of the machine is for what matters."""
+            head = (
+                f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: application/json\r\n"
+                f"Content-Length: {len(data)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+            )
+            self.wfile.write(head.encode() + data)
 
     return Handler
+
+
+def _answer(words: list[str], answers: Mapping[str, Answer]) -> tuple[int, Any]:
+    if len(words) != 3 or not words[2].startswith("HTTP/1."):
+        return 400, {"error": "ask as in HTTP/1.1"}
+    if words[0] != "GET":
+        return 405, {"error": "only GET is answered"}
+    answer = answers.get(words[1].partition("?")[0])
+    if answer is None:
+        return 404, {"error": f"ask for one of {', '.join(sorted(answers))}"}
+    return 200, answer()

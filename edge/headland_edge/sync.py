@@ -17,8 +17,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
+from headland_edge.budget import Budget
 from headland_edge.database import NotKeptError
-from headland_edge.fetch import Budget
 from headland_edge.home import Home, Settings, SettingsError
 from headland_edge.messages import Message
 from headland_edge.outbox import Outbox

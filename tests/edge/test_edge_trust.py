@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from headland_edge.fetch import Budget, BudgetError, FolderSource, HttpSource, LengthError, MissingError, OfflineError
+from headland_edge.budget import Budget
+from headland_edge.fetch import BudgetError, FolderSource, HttpSource, LengthError, MissingError, OfflineError
 from headland_edge.trust import ASSIGNMENTS, FAMILY, Floors, Trust, TrustError, bundle_name, pin
 from hypothesis import given, settings
 from hypothesis import strategies as st
