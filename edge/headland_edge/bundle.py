@@ -14,6 +14,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from headland_edge.durable import write_bytes
 from headland_edge.features import FEATURES, FEATURES_VERSION
 from headland_edge.manifest import Manifest, ManifestError, manifest_bytes, parse_manifest
+from headland_edge.sketch import CropSketch, SketchError, parse_sketch
 
 Float32Array = NDArray[np.float32]
 
@@ -66,6 +68,17 @@ class Bundle:
             raise BundleError(f"{self.path}, member {member}: must hold one float32 array")
         return array
 
+    @cached_property
+    def sketch(self) -> dict[str, CropSketch]:
+        """Of the training data, by crop; empty in a bundle without one. Raises BundleError if it is none."""
+        member = self.manifest.sketch
+        if member is None:
+            return {}
+        try:
+            return parse_sketch(self.members[member.file])
+        except SketchError as error:
+            raise BundleError(f"{self.path}, member {member.file}: {error}") from None
+
     def verify_golden(self) -> dict[str, float]:
         """Run every model on its golden inputs on this machine.
 
@@ -85,7 +98,7 @@ def write_bundle(path: Path, manifest: Mapping[str, object], members: Mapping[st
 
     Args:
         path: where to.
-        manifest: plain form as in ``headland_edge.manifest``. ``files`` and each model's ``sha256`` are filled in here.
+        manifest: plain form as in ``headland_edge.manifest``. ``files`` and every other ``sha256`` are filled in here.
         members: all other members by name.
 
     Returns:
@@ -138,7 +151,9 @@ def decode_bundle(data: bytes, path: Path) -> Bundle:
         raise BundleError(f"{path}, member {MANIFEST}: {error}") from None
     except BundleError as error:
         raise BundleError(f"{path}, {error}") from None
-    return Bundle(path, hashlib.sha256(data).hexdigest(), manifest, members)
+    bundle = Bundle(path, hashlib.sha256(data).hexdigest(), manifest, members)
+    _ = bundle.sketch  # whoever opens a bundle may rely on all of it
+    return bundle
 
 
 def _with_hashes(manifest: Mapping[str, object], members: Mapping[str, bytes]) -> dict[str, object]:
@@ -150,7 +165,11 @@ def _with_hashes(manifest: Mapping[str, object], members: Mapping[str, bytes]) -
         name: {**model, "sha256": files.get(str(model.get("file")), "")} if isinstance(model, Mapping) else model
         for name, model in models.items()
     }
-    return {**manifest, "models": named, "files": files}
+    whole = {**manifest, "models": named, "files": files}
+    sketch = manifest.get("sketch")
+    if isinstance(sketch, Mapping):
+        whole["sketch"] = {**sketch, "sha256": files.get(str(sketch.get("file")), "")}
+    return whole
 
 
 def _verified_manifest(members: dict[str, bytes]) -> Manifest:

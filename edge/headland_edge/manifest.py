@@ -142,6 +142,14 @@ class CropPolicy:
 
 
 @dataclass(frozen=True)
+class SketchMember:
+    """Where the sketch of the training data lies; see ``headland_edge.sketch``."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Budgets:
     """What advice may cost on the device."""
 
@@ -166,6 +174,8 @@ class Manifest:
     """Where the bundle comes from; free-form, read by people and the registry."""
     files: dict[str, str]
     """SHA-256 of every member but the manifest and its own hash."""
+    sketch: SketchMember | None = None
+    """None in bundles of before there were sketches."""
 
 
 def parse_manifest(data: bytes) -> Manifest:
@@ -200,6 +210,7 @@ def manifest_from_dict(plain: object) -> Manifest:
         budgets=_budgets(top.node("budgets")),
         lineage=dict(top.get("lineage", Mapping, "an object")),
         files={name: _sha256(value, f"files.{name}") for name, value in top.get("files", Mapping, "an object").items()},
+        sketch=_sketch(top.node("sketch")) if top.has("sketch") else None,
     )
     top.done()
     _check_references(manifest)
@@ -218,6 +229,9 @@ def _check_references(manifest: Manifest) -> None:
                 raise ManifestError(f"models.{name}.{key}: {file!r} is not among the bundle's files")
         if manifest.files[model.file] != model.sha256:
             raise ManifestError(f"models.{name}.sha256: differs from files.{model.file}")
+    sketch = manifest.sketch
+    if sketch is not None and manifest.files.get(sketch.file) != sketch.sha256:
+        raise ManifestError(f"sketch: {sketch.file!r} is not among the bundle's files with that hash")
 
 
 def _release(node: _Node) -> Release:
@@ -298,6 +312,10 @@ def _rule(crop: str, node: _Node, key: str) -> Rule:
     if not isinstance(rule, _RULE_OF_CROP[crop]):
         node.fail(key, f"a {crop} rule must be a {_RULE_OF_CROP[crop].__name__}")
     return rule
+
+
+def _sketch(node: _Node) -> SketchMember:
+    return node.finish(SketchMember(node.text("file"), _sha256(node.text("sha256"), f"{node.path}.sha256")))
 
 
 def _budgets(node: _Node) -> Budgets:

@@ -20,6 +20,7 @@ from tasks.crops.fields import field_rng
 from tasks.packaging.lineage import lineage
 from tasks.packaging.mlbom import mlbom
 from tasks.packaging.model_card import model_card
+from tasks.packaging.sketch import make_sketch
 from tasks.params import Params
 from tasks.stage_main import end_of_stage
 from tasks.training.data import open_windows
@@ -27,6 +28,7 @@ from tasks.training.data import open_windows
 PARAMS = ("as_of", "test_seasons", "seed", "sites", "models", "model", "release")
 BUNDLES = Path("data/bundle")
 GOLDEN_WINDOWS = 8
+SKETCH = "sketch.json"
 # Integer kernels round alike everywhere; float tails of other processors may differ in the last digits.
 GOLDEN_TOLERANCE = 0.02
 
@@ -110,6 +112,7 @@ def assemble(params: Params, root: Path) -> tuple[dict[str, Any], dict[str, byte
     members["MODEL_CARD.md"] = model_card(params, counter, choices).encode()
     hashes = {name: models[name]["sha256"] for name in models}
     members["mlbom.cdx.json"] = mlbom(params.as_of, onnx, hashes, made_by).encode()
+    members[SKETCH] = make_sketch(root / "data/windows", models, onnx)
     manifest = {
         "schema_version": 1,
         "release": {"counter": counter, "as_of": params.as_of},
@@ -120,6 +123,7 @@ def assemble(params: Params, root: Path) -> tuple[dict[str, Any], dict[str, byte
         "policy": json.loads((root / "data/policies.json").read_text())["rules"],
         "budgets": {"latency_p99_ms": params.release.latency_p99_ms, "peak_rss_mb": params.release.peak_rss_mb},
         "lineage": made_by,
+        "sketch": {"file": SKETCH},
     }
     return manifest, members
 

@@ -57,7 +57,9 @@ def _repeats(path: str) -> bool:
 def lineage(root: Path, models: tuple[str, ...]) -> dict[str, Any]:
     """Commit, hash of the locked upstream stages, data versions, and the run's name: a hash of all three."""
     stages = locked_stages(root / "dvc.lock", models)
-    versions = {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs", []) if "md5" in out}
+    held = [each for entry in stages.values() for each in (*entry.get("outs", []), *entry.get("deps", []))]
+    # Of what the stages read, what came back from the field is data as well, though no stage makes it.
+    versions = {each["path"]: each["md5"] for each in held if "md5" in each and _repeats(each["path"])}
     found: dict[str, Any] = {
         "git_commit": git_commit(root),
         "dvc_lock_sha256": hashlib.sha256(json.dumps(stages, sort_keys=True).encode()).hexdigest(),
