@@ -6,14 +6,15 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 advice refused, 4 gate refused, 5
 
 from __future__ import annotations
 
-import errno
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from tasks.errors import errors_told
+from tasks.fleet.commands import app as fleet_app
 
 if TYPE_CHECKING:
     from tasks.summary import SeasonSummary
@@ -28,6 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(fleet_app, name="fleet")
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and Prefect's own log.")]
 
 
@@ -49,7 +51,7 @@ def retrain(
     from tasks.child import signals_raise
 
     # Prefect passes SIGTERM on to the handler it found: ours lets Python end in order, and Prefect's server with it.
-    with _errors_told(debug), signals_raise():
+    with errors_told(debug), signals_raise():
         from tasks.environment import prepare_environment, start_prefect
         from tasks.stages import find_root
 
@@ -68,7 +70,7 @@ def report(
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False, debug: Debug = False
 ) -> None:
     """Print where the season's report is."""
-    with _errors_told(debug):
+    with errors_told(debug):
         path = _existing_output("report", "index.html")
         typer.echo(path)
         if open_it:
@@ -80,7 +82,7 @@ def report(
 )
 def advise(context: typer.Context) -> None:
     """Give advice as a device would: `--records FILE.csv [--bundle FILE.tar]`; without a bundle, this project's."""
-    with _errors_told(debug=False):
+    with errors_told(debug=False):
         from headland_edge.cli import main as edge_main
 
         arguments = list(context.args)
@@ -92,7 +94,7 @@ def advise(context: typer.Context) -> None:
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, debug: Debug = False) -> None:
     """Tell the season, which stages have changed, and what was registered last."""
-    with _errors_told(debug):
+    with errors_told(debug):
         from tasks.environment import prepare_environment
         from tasks.params import load
         from tasks.registry.register import last_registered
@@ -176,33 +178,6 @@ def _short(place: Path | str) -> str:
         return place
     here = Path.cwd()
     return str(place.relative_to(here) if place.is_relative_to(here) else place)
-
-
-@contextmanager
-def _errors_told(debug: bool) -> Iterator[None]:
-    """Tell an error as one message and leave with its exit code; with ``debug`` let the traceback through."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(
-            "\nStopped. The stage that was running is ended; finished stages are kept. Run again to go on.", err=True
-        )
-        raise typer.Exit(130) from None
-    except (typer.Exit, typer.Abort):
-        raise
-    except Exception as error:
-        if debug:
-            raise
-        typer.echo(f"Error: {_told(error)}", err=True)
-        raise typer.Exit(getattr(error, "cli_exit_code", 1)) from None
-
-
-def _told(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        place = f" at {error.filename}" if error.filename else ""
-        return f"The disk is full{place}. Make room, then run again: finished stages are kept."
-    ours = type(error).__module__.partition(".")[0] in {"tasks", "flows", "headland_edge"}
-    return str(error) if ours else f"{type(error).__name__}: {error}\nFor the traceback, run again with --debug."
 
 
 if __name__ == "__main__":

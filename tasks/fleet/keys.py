@@ -237,6 +237,11 @@ def _check_signed(by: Root, metadata: Metadata[Root]) -> None:
         raise FleetError(f"too few keys at hand: a root needs {ROOT_THRESHOLD} of {', '.join(ROOT)}") from None
 
 
+def key_ids(root: Root, name: str) -> list[tuple[str, str]]:
+    """Roles in which ``root`` knows the key called ``name``, each with the key's id."""
+    return [(role, keyid) for role in (Root.type, *_ROLES) for keyid in _ids_of(root, role, name)]
+
+
 def _ids_of(root: Root, role: str, name: str) -> list[str]:
     """Ids under which ``root`` knows the key called ``name`` in ``role``."""
     return [each for each in root.roles[role].keyids if root.keys[each].unrecognized_fields.get(KEY_NAME_FIELD) == name]

@@ -96,6 +96,22 @@ class Repository:
         published = self._published_targets()
         return dict(published.signed.targets) if published else {}
 
+    def current(self) -> list[Path]:
+        """Files of the metadata that counts now, roots left out."""
+        timestamp, snapshot = self.timestamp(), self._published_snapshot()
+        if timestamp is None or snapshot is None:
+            return []
+        names = (
+            f"{snapshot.signed.meta['targets.json'].version}.targets.json",
+            f"{timestamp.signed.snapshot_meta.version}.snapshot.json",
+            "timestamp.json",
+        )
+        return [self._metadata / name for name in names]
+
+    def stored(self, name: str) -> str:
+        """Path below ``targets`` of a file signed now."""
+        return _stored(name, self.targets()[name].hashes["sha256"])
+
     def content(self, name: str) -> bytes:
         """Bytes of a file signed now. Raises FleetError if they are gone or not the ones signed."""
         target = self.targets().get(name)
