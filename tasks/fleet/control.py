@@ -135,6 +135,8 @@ def take_step(fleet: FleetFolder, keys: Keyring, plan: Plan, *, now_s: float, dr
     Raises:
         FleetError: nothing is published yet, or repositories or keys are not as they must be.
     """
+    if dry_run and not released(fleet.root):
+        return Standing(None, 0, assigned(fleet.root).serial, False, 0, (), (), "waits for a first release")
     with _one_at_a_time(fleet, dry_run=dry_run):
         health = _health(fleet)
         enrolled = fleet.enrolled()
@@ -173,7 +175,9 @@ def newest(fleet: FleetFolder) -> str:
     """SHA-256 of the release published with the highest counter. Raises FleetError if there is none."""
     known = released(fleet.root)
     if not known:
-        raise FleetError("Nothing is published yet, so there is nothing to roll out. Publish with: headland rollout")
+        raise FleetError(
+            "Nothing is published yet, so there is nothing to roll out. Make a candidate with: headland retrain"
+        )
     return list(known)[-1]
 
 

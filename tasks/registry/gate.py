@@ -10,15 +10,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from headland_edge.bundle import Bundle
 from headland_edge.runtime import ModelError, Session
 
 from tasks.features.trend import Trend
-from tasks.training.data import Windows, open_windows
 from tasks.training.quantiles import score
+
+if TYPE_CHECKING:
+    from tasks.training.data import Windows
 
 _BATCH = 256
 
@@ -58,6 +60,9 @@ def judge(candidate: Bundle, champion: Bundle | None, windows: Path, max_worse_f
     Raises:
         GateError: there are no windows for a model.
     """
+    # It brings torch, ten seconds that only who judges has to wait for.
+    from tasks.training.data import open_windows
+
     reasons, pinball = [], {}
     if champion and candidate.manifest.release.counter <= champion.manifest.release.counter:
         ours, theirs = candidate.manifest.release.counter, champion.manifest.release.counter

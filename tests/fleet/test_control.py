@@ -26,6 +26,8 @@ from tasks.fleet.rollout import Plan, State, Wave
 from tasks.params import Params
 from tests.fleet.rollouts import follow, make_fleet, publish_release, take_in
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 DEVICES = [f"field-{number:02d}" for number in range(20)]
 PLAN = Plan(waves=(Wave(devices=1), Wave(share=0.5), Wave(share=1.0)), minimum_reports=3, soak_s=100.0)
 

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,9 @@ import yaml
 
 from tests.toy import REPOSITORY, dvc, make_toy, python_environment, set_stage
 
+pytestmark = pytest.mark.usefixtures("prefect")
+
 ORDER = ("weather", "train@irrigation", "train@nitrogen", "train@yield", "bundle")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One ephemeral Prefect for all tests here; it takes about ten seconds to start."""
-    from tasks.environment import prepare_environment
-
-    prepare_environment(tmp_path_factory.mktemp("prefect"))
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
 
 
 @pytest.fixture
@@ -172,7 +161,8 @@ def test_the_deployment_names_the_flow_and_its_parameters() -> None:
 
     from flows.seasonal_retrain import YEARLY, seasonal_retrain
 
-    (deployment,) = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+    deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+    (deployment,) = (each for each in deployments if each["name"] == "seasonal")
     assert deployment["entrypoint"] == "flows/seasonal_retrain.py:seasonal_retrain"
     seasonal_retrain.validate_parameters(deployment["parameters"])
     assert set(deployment["parameters"]) == set(seasonal_retrain.parameters.properties)
