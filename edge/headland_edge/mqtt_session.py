@@ -32,11 +32,6 @@ KEPT_S = 30 * 24 * 3600
 """How long the broker keeps a session whose owner is away."""
 _MAX_PASSWORD_BYTES = 4096
 _NOBODY_LISTENS = 0x10
-_SESSION_TAKEN = 0x8E
-
-
-class SessionTakenError(ConnectionError):
-    """Somebody else connected with this session's name and password."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +139,6 @@ class Session:
         """Move packets; returns after the first that came, at the latest after ``wait_s``.
 
         Raises:
-            SessionTakenError: another client has this session now.
             OSError: the connection is gone.
         """
         client = self._client
@@ -154,8 +148,6 @@ class Session:
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS or client.socket() is None:
             left = self._left
             self._drop()
-            if left is not None and left.value == _SESSION_TAKEN:
-                raise SessionTakenError(f"another client connected as {self._broker.username}")
             raise ConnectionError(f"{self._where()}: the connection is lost ({left or code.name})")
 
     def drain(self) -> None:
@@ -238,8 +230,6 @@ class Session:
                 raise TimeoutError(f"{self._where()}: {what} did not come within {self._timeout_s:g} s")
             try:
                 self.turn(min(left_s, 1.0))
-            except SessionTakenError:
-                raise
             except ConnectionError:
                 # A broker that refuses hangs up right after it said so.
                 if until():
@@ -293,7 +283,8 @@ class Session:
         self.arrived.append(message)
 
     def _on_disconnect(self, client: Client, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
-        self._left = reason
+        if self._left is None:  # paho tells of it again once it finds the socket closed, without the broker's reason
+            self._left = reason
 
 
 def _properties(packet: int, **values: int) -> Properties:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from headland_edge.mqtt_session import ACK, UP, Broker, Session, SessionTakenError, parse_topic, topic_of
+from headland_edge.mqtt_session import ACK, UP, Broker, Session, parse_topic, topic_of
 from headland_edge.uplink import UplinkError, receipt
 from paho.mqtt.client import MQTTMessage
 
@@ -57,18 +57,21 @@ def consume(
     login = broker or broker_of(fleet).login()
     session = Session(login, f"{UP}/+/+", manual_ack=True, at_once=AT_ONCE)
     with _alone(fleet), Store(fleet / "store.db") as store:
-        wait_s = _RETRY_S[0]
+        wait_s, opened_s = _RETRY_S[0], 0.0
         while not stop.is_set():
             try:
                 if not session.is_open:
                     session.open()
                     log.info("listening at %s:%d", login.host, login.port)
-                    wait_s = _RETRY_S[0]
+                    opened_s = time.monotonic()
                 session.turn(_TURN_S)
                 group = _gathered(session, devices)
-            except (PermissionError, ssl.SSLCertVerificationError, SessionTakenError) as error:
+            except (PermissionError, ssl.SSLCertVerificationError) as error:
                 raise FleetError(f"Cannot listen: {error}") from None
             except OSError as error:
+                # Only a connection that lasted counts as mended: two that take the session from each other slow down.
+                if time.monotonic() - opened_s > _RETRY_S[1]:
+                    wait_s = _RETRY_S[0]
                 log.warning("%s; trying again in %.1f s", error, wait_s)
                 stop.wait(wait_s)
                 wait_s = min(wait_s * 2, _RETRY_S[1])

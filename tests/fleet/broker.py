@@ -53,7 +53,7 @@ class RunningBroker:
             self.process = subprocess.Popen(command(self.folder), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline_s = time.monotonic() + _START_S
         while True:
-            with suppress(OSError), socket.create_connection((self.address.host, self.address.port), timeout=1):
+            with suppress(OSError), socket.create_connection((self.address.bind, self.address.port), timeout=1):
                 return
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline_s, self.log.read_text()
