@@ -76,21 +76,24 @@ def cloud_commands() -> dict[str, Any]:
     return commands
 
 
-def options_of(program: str, word: str) -> set[str] | None:
-    """Options of ``headland WORD`` or ``headland-edge WORD``; None if there is no such subcommand."""
+def options_of(program: str, word: str, more: list[str]) -> set[str] | None:
+    """Options of ``headland WORD MORE`` or ``headland-edge WORD``; None if there is no such subcommand."""
     if word not in (edge_commands() if program == "headland-edge" else cloud_commands()):
         return None
     if word in edge_commands():
         # `headland advise` hands its options to the device's own command.
         return set(re.findall(r"--[a-z-]+", usage("headland_edge", word)))
-    return {option for each in cloud_commands()[word].params for option in (*each.opts, *each.secondary_opts)}
+    command = cloud_commands()[word]
+    while more and (below := getattr(command, "commands", None)):
+        command = below.get(more.pop(0))
+    return command and {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
 
 
 @every_document
 def test_subcommands_and_their_options_exist(document: Path) -> None:
     for code in code_of(document):
         if found := re.search(r"(?:^|[/ ])(headland|headland-edge) ([a-z]+)\b(.*)", code):
-            options = options_of(found[1], found[2])
+            options = options_of(found[1], found[2], found[3].split())
             assert options is not None, code
             assert set(re.findall(r"(?<!\S)--[a-z-]+", found[3])) <= options, code
 

@@ -347,7 +347,8 @@ def _source(
     home: Home, settings: Settings, stick: Path | None, now_s: Callable[[], float]
 ) -> tuple[Source | None, Literal["", "media-"]]:
     """Where to look, and which twins of the repositories lie there."""
-    from headland_edge.fetch import Budget, FolderSource, HttpSource
+    from headland_edge.budget import Budget
+    from headland_edge.fetch import FolderSource, HttpSource
     from headland_edge.trust import FAMILY, Floors
 
     if stick is not None:
