@@ -103,8 +103,6 @@ class Session:
         self._subscribed: ReasonCode | None = None
         self._left: ReasonCode | None = None
         self._published: dict[int, ReasonCode] = {}
-        self.was_kept = False
-        """Whether the broker still knew this session when it was opened last."""
         self.arrived: deque[MQTTMessage] = deque()
         """What came and was not looked at yet; with ``manual_ack`` emptied when the connection goes."""
 
@@ -271,7 +269,7 @@ class Session:
         return f"broker {self._broker.host}:{self._broker.port}"
 
     def _on_connect(self, client: Client, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
-        self._connected, self.was_kept = reason, bool(flags.session_present)
+        self._connected = reason
 
     def _on_subscribe(self, client: Client, data: Any, mid: int, reasons: list[ReasonCode], properties: Any) -> None:
         self._subscribed = reasons[0]

@@ -1,8 +1,8 @@
 """The way out over MQTT: batches to a broker, and the cloud's answers from it.
 
 The broker's own receipt only says that a batch is under way. A message leaves the outbox when the cloud has answered
-that it lies in its store; the broker keeps that answer for a device that is offline. Should either be lost, the
-message is sent again after ``resend_s``, and the cloud keeps it once.
+that it lies in its store; the broker keeps that answer for a device that is offline. Should either be lost, whoever
+holds the outbox sends the message again, and the cloud keeps it once.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ class MqttUplink:
         device_id: whose messages these are; also the name at the broker.
         folder: that relative paths in the settings start from.
         timeout_s: for connecting, and for the broker's receipt.
-        answer_s: how long ``acknowledged`` waits for what the cloud has not answered yet.
-        resend_s: after which a message without an answer is sent again.
+        answer_s: how long ``acknowledged`` waits, once, for answers to what was sent.
 
     Raises:
         SettingsError: a setting that MQTT needs is missing.
@@ -45,8 +44,7 @@ class MqttUplink:
         *,
         folder: Path = Path(),
         timeout_s: float = 20.0,
-        answer_s: float = 5.0,
-        resend_s: float = 3600.0,
+        answer_s: float = 1.0,
     ) -> None:
         for name in ("host", "ca_file", "password_file"):
             if not getattr(settings, name):
@@ -57,8 +55,8 @@ class MqttUplink:
         # Between two attempts nothing moves here; the broker must not take that for death.
         keepalive_s = min(max(60, int(2 * settings.every_s)), 65_535)
         self._session = Session(broker, topic_of(ACK, device_id, "+"), keepalive_s=keepalive_s, timeout_s=timeout_s)
-        self._device_id, self._answer_s, self._resend_s = device_id, answer_s, resend_s
-        self._sent_s: dict[str, float] = {}
+        self._device_id, self._answer_s = device_id, answer_s
+        self._unanswered: set[str] = set()
         self._answered: set[str] = set()
 
     def __enter__(self) -> MqttUplink:
@@ -68,33 +66,31 @@ class MqttUplink:
         self.close()
 
     def send(self, batch: Sequence[Message]) -> None:
-        """Give a batch to the broker; what it was given lately and the cloud has not answered yet stays here.
+        """Give a batch to the broker.
 
         Raises:
             OSError: the broker does not have it; the message says why.
             UplinkError: the batch is too large.
         """
-        self._open()
-        now_s = time.monotonic()
-        self._sent_s = {each: sent_s for each, sent_s in self._sent_s.items() if now_s - sent_s < self._resend_s}
-        fresh = [message for message in batch if message.id not in self._sent_s]
-        if fresh:
-            name, data = pack(fresh, self._device_id)
+        if batch:
+            name, data = pack(batch, self._device_id)
+            self._open()
             self._session.deliver(topic_of(UP, self._device_id, name), data)
-            self._sent_s |= {message.id: now_s for message in fresh}
-        self._read_answers()
+            self._unanswered |= {message.id for message in batch}
+            self._read_answers()
 
     def acknowledged(self) -> frozenset[str]:
-        """Ids that the cloud has for good, each told once; waits a little for batches that are under way."""
+        """Ids that the cloud has for good, each told once. Without a connection, those that were heard of before it."""
         deadline_s = time.monotonic() + self._answer_s
         with suppress(OSError):
             self._open()
             self._session.drain()
             self._read_answers()
-            while self._sent_s and (left_s := deadline_s - time.monotonic()) > 0:
+            while self._unanswered and (left_s := deadline_s - time.monotonic()) > 0:
                 self._session.turn(left_s)
                 self._read_answers()
         self._read_answers()
+        self._unanswered.clear()
         told, self._answered = frozenset(self._answered), set()
         return told
 
@@ -108,8 +104,6 @@ class MqttUplink:
                 self._session.drain()
                 return
         self._session.open()
-        if not self._session.was_kept:
-            self._sent_s.clear()  # answers to these find nobody
 
     def _read_answers(self) -> None:
         while self._session.arrived:
@@ -118,5 +112,4 @@ class MqttUplink:
                 parse_topic(ACK, message.topic)
                 if len(self._answered) < _ANSWERS_KEPT:
                     self._answered |= ids_of(bytes(message.payload))
-        for each in self._answered & self._sent_s.keys():
-            del self._sent_s[each]
+        self._unanswered -= self._answered

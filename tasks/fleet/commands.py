@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasks.errors import errors_told
+from tasks.fleet import broker_commands
 
 if TYPE_CHECKING:
     from tasks.fleet.keys import Keyring
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Keys, releases and assignments of the devices.", no_args_is_help=True)
 keys_app = typer.Typer(help="The keys that sign: list, rotate, revoke.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
+app.add_typer(broker_commands.app, name="broker")
+app.command()(broker_commands.listen)
 
 FleetDir = Annotated[Path, typer.Option("--fleet", help="The fleet's folder.")]
 KeysDir = Annotated[Path | None, typer.Option("--keys", help="Folder of the private keys; without it, keys below it.")]

@@ -22,6 +22,7 @@ from headland_edge.uplink import UplinkError, receipt
 from paho.mqtt.client import MQTTMessage
 
 from tasks.fleet.broker import AT_ONCE, broker_of
+from tasks.fleet.folder import FleetFolder
 from tasks.fleet.ingest import Ingested, Judged, judge, keep, refused_whole
 from tasks.fleet.repository import FleetError
 from tasks.fleet.store import Store, StoreError
@@ -37,26 +38,25 @@ def consume(
     stop: threading.Event,
     *,
     broker: Broker | None = None,
-    devices: Collection[str] | None = None,
     now_s: Callable[[], float] = time.time,
 ) -> Ingested:
     """Take in what devices send, until ``stop`` is set; a broker that goes away is waited for.
 
     Args:
-        fleet: its folder, with ``store.db`` and ``quarantine``; a second consumer of the same fleet is refused.
+        fleet: its folder; a second consumer of the same fleet is refused.
         stop: looked at every half second.
         broker: None for the one in the fleet's folder.
-        devices: known ones; None takes any that the broker lets in.
         now_s: the clock.
 
     Raises:
-        FleetError: no broker is known, it does not let the cloud in, or somebody else listens.
+        FleetError: no broker is known, it does not let the cloud in, somebody else listens, or the list of devices
+            cannot be read.
         StoreError: the store cannot be written; nothing of it was acknowledged.
     """
-    found = Ingested()
+    found, folder = Ingested(), FleetFolder(fleet)
     login = broker or broker_of(fleet).login()
     session = Session(login, f"{UP}/+/+", manual_ack=True, at_once=AT_ONCE)
-    with _alone(fleet), Store(fleet / "store.db") as store:
+    with _alone(fleet), Store(folder.store) as store:
         wait_s, opened_s = _RETRY_S[0], 0.0
         while not stop.is_set():
             try:
@@ -65,7 +65,7 @@ def consume(
                     log.info("listening at %s:%d", login.host, login.port)
                     opened_s = time.monotonic()
                 session.turn(_TURN_S)
-                group = _gathered(session, devices)
+                group = _gathered(session, folder)
             except (PermissionError, ssl.SSLCertVerificationError) as error:
                 raise FleetError(f"Cannot listen: {error}") from None
             except OSError as error:
@@ -77,7 +77,7 @@ def consume(
                 wait_s = min(wait_s * 2, _RETRY_S[1])
                 continue
             if group:
-                _keep(fleet, store, [batch for _, batch in group], now_s(), found)
+                _keep(folder, store, [batch for _, batch in group], now_s(), found)
                 _answer(session, group)
         session.close()
     return found
@@ -96,10 +96,13 @@ def judge_message(message: MQTTMessage, devices: Collection[str] | None = None) 
     return judge(name, bytes(message.payload), devices)
 
 
-def _gathered(session: Session, devices: Collection[str] | None) -> list[tuple[MQTTMessage, Judged]]:
+def _gathered(session: Session, folder: FleetFolder) -> list[tuple[MQTTMessage, Judged]]:
     """What has arrived by now, as much as fits one commit."""
     group: list[tuple[MQTTMessage, Judged]] = []
     size = 0
+    if not session.arrived:
+        return group
+    devices = folder.enrolled()
     while len(group) < AT_ONCE and size < _GROUP_BYTES:
         if not session.arrived:
             session.turn(0.0)
@@ -112,12 +115,12 @@ def _gathered(session: Session, devices: Collection[str] | None) -> list[tuple[M
     return group
 
 
-def _keep(fleet: Path, store: Store, batches: list[Judged], received_s: float, found: Ingested) -> None:
+def _keep(folder: FleetFolder, store: Store, batches: list[Judged], received_s: float, found: Ingested) -> None:
     try:
-        keep(batches, store, fleet / "quarantine", received_s=received_s, found=found)
+        keep(batches, store, folder.quarantine, received_s=received_s, found=found)
     except (sqlite3.Error, OSError) as error:
         raise StoreError(
-            f"{fleet}: cannot keep what came ({error}). Make room or mend it, and start again: the broker has it still"
+            f"{folder.root}: cannot keep what came ({error}). Mend it and start again: the broker has it still"
         ) from None
 
 

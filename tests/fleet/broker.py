@@ -80,8 +80,8 @@ class RunningBroker:
         }
         return UplinkSettings(**{**plain, **more})  # type: ignore[arg-type]  # each is of its field's type
 
-    def uplink(self, device_id: str, *, answer_s: float = 5.0, resend_s: float = 3600.0) -> MqttUplink:
-        return MqttUplink(self.settings(device_id), device_id, answer_s=answer_s, resend_s=resend_s)
+    def uplink(self, device_id: str, *, answer_s: float = 20.0) -> MqttUplink:
+        return MqttUplink(self.settings(device_id), device_id, answer_s=answer_s)
 
 
 @contextmanager
