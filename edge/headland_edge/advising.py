@@ -3,7 +3,8 @@
 1. The running release advises, or refuses with a reason. Whatever else it does counts as its failure: it is given up
    (``Release.fail``), and the release before answers in its place.
 2. The answer goes to the board, for HTTP and MQTT.
-3. It is handed over to journal and outbox; nobody waits for the disk.
+3. ``keep`` hands it over to journal and outbox once all that arrived together is answered: nobody waits for the disk,
+   and no writer's thread competes with an answer. A kill in between loses nothing, as all is answered again.
 4. A release on trial is also asked about mornings before, until it has answered ``local.probation_advices`` of them,
    and is then confirmed. So a device that is switched off every night gets through a trial as well.
 
@@ -56,6 +57,7 @@ class Advising:
         self._journal, self._outbox, self._now_s = journal, outbox, now_s
         self._proved: set[tuple[str, date]] = set()
         self._proving = ""
+        self._answered: list[tuple[Loaded, str, Records, Said]] = []
 
     def answer(self, field: str, records: Records) -> Said:
         """Answer for the last morning of ``records``; see the module."""
@@ -68,13 +70,19 @@ class Advising:
                     continue
                 return self._say(field, {"date": records.last_date.isoformat(), "refused": f"release failed: {reason}"})
             self._say(field, said)
-            self._keep(loaded, field, records, said)
+            self._answered.append((loaded, field, records, said))
             if self._release.on_trial:
                 self._prove(loaded, field, records)
                 if self._release.loaded is not loaded:
                     continue
             return said
         return self._say(field, {"date": records.last_date.isoformat(), "refused": NO_RELEASE})
+
+    def keep(self) -> None:
+        """Hand over what was answered."""
+        for answered in self._answered:
+            self._keep(*answered)
+        self._answered.clear()
 
     def _say(self, field: str, said: Said) -> Said:
         self._board.say(field, said)

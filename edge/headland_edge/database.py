@@ -43,6 +43,7 @@ class Database:
         try:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute("PRAGMA cache_size=-256")
             self._connection.executescript(self._schema)
         except sqlite3.Error:
             self._connection.close()

@@ -27,7 +27,7 @@ from headland_edge.uplink import FolderUplink, Uplink, UplinkError, pack
 RESEND_S = {"folder": 86_400.0, "mqtt": 3600.0}
 HEALTH_EVERY = 6
 """Turns after which health is said again though nothing has changed."""
-_BATCH_BYTES = 128 * 1024
+_BATCH_BYTES = 66 * 1024  # a little more than the largest message
 _BATCHES = 64
 _DISK_S = 30.0
 _LAST_S = 4_102_444_800.0
