@@ -11,7 +11,6 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from rich.console import Console
 
 from tasks.registry.register import Registered
-from tasks.stages import Project
 from tasks.summary import SeasonSummary, StageResult
 from tasks.terminal import Terminal
 
@@ -19,9 +18,9 @@ from tasks.terminal import Terminal
 class Journal:
     """Use as a context inside a flow run; whatever ends the run, the table says how far it came."""
 
-    def __init__(self, project: Project, console: Console | None = None) -> None:
-        self._terminal = Terminal(len(project.stages), console)
-        self._total = max(1, len(project.stages))
+    def __init__(self, stages: int, console: Console | None = None) -> None:
+        self._terminal = Terminal(stages, console)
+        self._total = max(1, stages)
         self._results: list[StageResult] = []
         self._running: StageResult | None = None
         self._progress: UUID | None = None

@@ -29,13 +29,16 @@ _PASSING = {errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ENOMEM}
 @flow(name="seasonal-retrain", persist_result=False)
 def seasonal_retrain(
     force: Annotated[tuple[str, ...], Field(description="stages to run though unchanged: train, train@yield")] = (),
+    until: Annotated[
+        tuple[str, ...], Field(description="only these stages and what they need: bundle; none: all")
+    ] = (),
     to_registry: Annotated[bool, Field(description="register the bundle and make it the candidate")] = True,
     stage_timeout_h: Annotated[float, Field(gt=0, description="a stage that takes longer is ended")] = 6.0,
 ) -> SeasonSummary:
     """Retrain for the season that ``params.yaml`` names, and register what comes of it."""
-    with project_at_work(Path.cwd()) as project, Journal(project) as journal:
+    with project_at_work(Path.cwd()) as project, Journal(len(project.needed_for(until))) as journal:
         forced = project.select(force)
-        for stage in project.stages:
+        for stage in project.needed_for(until):
             why = ("asked for",) if stage.name in forced else project.why_changed(stage.name)
             if why:
                 journal.started(stage.name, why)

@@ -126,6 +126,26 @@ class Project:
             chosen.update(meant)
         return frozenset(chosen)
 
+    def needed_for(self, wanted: Iterable[str]) -> tuple[Stage, ...]:
+        """Stages meant by ``wanted`` and all they are made from, in order; all stages if ``wanted`` is empty.
+
+        Raises:
+            UnknownStageError: naming the nearest existing stage.
+        """
+        from networkx import descendants
+
+        chosen = self.select(wanted)
+        if not chosen:
+            return self.stages
+        graph = self._repo.index.graph
+        needed = {
+            name
+            for stage in graph
+            if getattr(stage, "name", None) in chosen
+            for name in (stage.name, *(getattr(other, "name", None) for other in descendants(graph, stage)))
+        }
+        return tuple(stage for stage in self.stages if stage.name in needed)
+
     def find_output(self, name: str, pattern: str) -> Path | None:
         """The file that stage ``name`` made and ``pattern`` fits, itself an output or inside one; None if none is."""
         outputs = next((stage.outputs for stage in self.stages if stage.name == name), ())

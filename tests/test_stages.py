@@ -213,3 +213,12 @@ def test_a_record_that_says_nothing_is_ignored(tmp_path_factory: pytest.TempPath
     (folder / ".headland" / "running.json").write_bytes(content)
     assert read_record(folder) is None
     refuse_over_orphan(folder)
+
+
+def test_a_stage_needs_itself_and_all_it_is_made_from(toy: Path) -> None:
+    project = Project(toy)
+    assert [stage.name for stage in project.needed_for(["train@yield"])] == ["weather", "train@yield"]
+    assert [stage.name for stage in project.needed_for(["train"])] == ORDER[:4]
+    assert [stage.name for stage in project.needed_for([])] == ORDER
+    with pytest.raises(UnknownStageError, match="Did you mean 'bundle'"):
+        project.needed_for(["bundel"])

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from headland_edge.home import Home
-from headland_edge.records import Records, write_csv
+from headland_edge.records import Records, to_csv
 
 from tasks.crops.interface import BoolArray, Decision, Field, FloatArray
 
@@ -163,10 +163,10 @@ class LiveDevices:
             int(i): Records(fields[i].crop, fields[i].sowing_date, records[i].copy()) for i in np.flatnonzero(active)
         }
         for i, known in mornings.items():
-            write_csv(self._devices[i].home.inbox / f"{fields[i].field_id.lower()}.csv", known)
+            put_file(self._devices[i].home.inbox / f"{field_name(fields[i])}.csv", to_csv(known).encode())
         dose = np.zeros(len(fields))
         for i, known in mornings.items():
-            said = self._answer(self._devices[i], fields[i].field_id.lower(), known.last_date.isoformat())
+            said = self._answer(self._devices[i], field_name(fields[i]), known.last_date.isoformat())
             if said.get("refused"):
                 self.refused += 1
                 continue
@@ -193,6 +193,18 @@ def running(devices: Sequence[LiveDevice]) -> Iterator[Fleet]:
     """All ``devices``, started, and ended whatever happens."""
     with Fleet(devices) as fleet:
         yield fleet
+
+
+def field_name(field: Field) -> str:
+    """The name by which a device knows a field: letters, digits and hyphens."""
+    return field.field_id.lower().replace("_", "-")
+
+
+def put_file(path: Path, data: bytes) -> None:
+    """Put a file where a device looks for it, whole; as for a sensor, nothing waits for the disk."""
+    aside = path.with_name(f".{path.name}")
+    aside.write_bytes(data)
+    aside.replace(path)
 
 
 def free_port() -> int:

@@ -1,0 +1,92 @@
+"""The devices of a played fleet: real homes, real processes, and a network that can be taken away.
+
+What devices know of the cloud is one folder, ``mast``: a link to the fleet's folder while there is a network, a link
+to nowhere while there is none.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from headland_edge.home import Home, Local, Settings, UplinkSettings, make
+from headland_edge.home import Updates as UpdateSettings
+from headland_edge.trust import pin
+
+from tasks.crops.interface import Crop
+from tasks.fleet.folder import FleetFolder
+from tasks.fleet.live import LiveDevice, free_port
+from tasks.fleet.repository import Repository
+
+LOOK_EVERY_S = 5.0
+SYNC_EVERY_S = 2.0
+_POLL_S = 0.02
+_DEVICES_FOR_WHEAT = 3  # every so-manieth device stands in wheat
+
+
+def crop_of(number: int) -> Crop:
+    """What device ``number`` stands in."""
+    return "wheat" if number % _DEVICES_FOR_WHEAT == _DEVICES_FOR_WHEAT - 1 else "maize"
+
+
+def make_devices(folder: Path, fleet: FleetFolder, count: int) -> list[LiveDevice]:
+    """Homes for ``count`` devices below ``folder``; those that are there keep all their state, on new ports."""
+    devices = []
+    for number in range(count):
+        device_id = f"device-{number:02d}"
+        home = Home(folder / device_id)
+        settings = Settings(
+            device_id,
+            crop_of(number),
+            UpdateSettings(folder=str(folder / "mast" / "repository"), every_s=LOOK_EVERY_S),
+            UplinkSettings(folder=str(folder / "mast" / "uplink"), every_s=SYNC_EVERY_S),
+            Local(http_port=free_port(), poll_s=_POLL_S),
+        )
+        if home.settings_file.exists():
+            settings = replace(home.settings(), local=settings.local)
+        make(home.root, settings)
+        for family in ("releases", "assignments"):
+            if not (home.updates / family / "root.json").exists():
+                pin(home.updates, family, Repository(fleet.root, family).roots()[0].read_bytes())
+        devices.append(LiveDevice(home))
+    return devices
+
+
+@contextmanager
+def network(folder: Path, fleet: FleetFolder) -> Iterator[None]:
+    """There is a network inside the ``with``, and none after it."""
+    _link(folder / "mast", fleet.root.resolve())
+    try:
+        yield
+    finally:
+        _link(folder / "mast", Path(os.devnull))
+
+
+def _link(mast: Path, to: Path) -> None:
+    aside = mast.with_name(f".{mast.name}")
+    aside.unlink(missing_ok=True)
+    mast.parent.mkdir(parents=True, exist_ok=True)
+    aside.symlink_to(to)
+    aside.replace(mast)
+
+
+def waiting_messages(devices: Sequence[LiveDevice]) -> int:
+    """Messages that the devices still have to say; those that do not answer count as one."""
+    health = [device.ask("/health") for device in devices]
+    return sum(1 if said is None else int(said["outbox"]["waiting"]) for said in health)
+
+
+def wait_for_silence(devices: Sequence[LiveDevice], receive: object, timeout_s: float) -> bool:
+    """Let the cloud receive until no device has anything left to say; False if time ran out first."""
+    assert callable(receive)
+    until_s = time.monotonic() + timeout_s
+    while time.monotonic() < until_s:
+        receive()
+        if waiting_messages(devices) == 0:
+            return True
+        time.sleep(SYNC_EVERY_S / 2)
+    return False
