@@ -39,8 +39,8 @@ MAX_MORNINGS = 35
 """Of one excerpt."""
 LEAST_MORNINGS = 14
 """A shorter beginning of a chosen season is not worth a message; the control takes what it gets."""
-REACH_MORNINGS = 75
-"""What is left after the control is shared among as many fields as can have that many each."""
+REACH_MORNINGS = 64
+"""What is left after the control is shared among as many fields as can have that many each: a window of the nets."""
 ASK_EVERY_DAYS = 5
 """Yield estimates are looked at on every so-manieth morning."""
 MANY = 0.9
@@ -91,13 +91,13 @@ class Judged:
 
     @property
     def why(self) -> list[str]:
-        """What makes it remarkable, if anything."""
+        """What makes it remarkable; ``typical`` if nothing does."""
         found = {
             "uncertain": self.uncertainty >= MANY,
             "novel": self.novelty >= MANY,
             "disagrees": abs(self.disagreement) >= WRONG,
         }
-        return [name for name, holds in found.items() if holds]
+        return [name for name, holds in found.items() if holds] or ["typical"]
 
     @property
     def score(self) -> float:

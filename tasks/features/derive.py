@@ -1,6 +1,6 @@
-"""Stage: features of every past season, by the device's own code, one season at a time.
+"""Stage: features of every past season and of what came back from the field, by the device's own code.
 
-Reads the record columns only; what is true of a field never passes through here.
+One season at a time. Reads the record columns only; what is true of a field never passes through here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from headland_edge.features import FEATURES, clean, derive
 from headland_edge.records import COLUMNS, Records
 
 from tasks.durable import replacing, replacing_dir
+from tasks.features.field import FIELD, FIELD_SITE, field_files, field_rows
 from tasks.progress import track
 from tasks.seasons.generate import SEASONS
 from tasks.seasons.schema import KEYS
@@ -75,15 +76,28 @@ def season_features(rows: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def build(seasons: Path = SEASONS, target: Path = FEATURES_ROOT) -> int:
-    """Derive features of all season files below ``seasons`` into the same layout below ``target``."""
+def build(seasons: Path = SEASONS, target: Path = FEATURES_ROOT, field: Path = FIELD) -> int:
+    """Derive features of all season files below ``seasons`` into the same layout below ``target``.
+
+    Those of field data below ``field`` go to the site ``FIELD_SITE``. Returns how many files were made.
+    """
     files = sorted(seasons.rglob("*.parquet"))
+    returned = field_files(field)
     with replacing_dir(target) as aside:
         for file in track(files, total=len(files), label="features"):
-            table: pa.Table = season_features(read_columns(file, (*KEYS, *COLUMNS))).to_arrow()
-            with replacing(aside / file.relative_to(seasons)) as part:
-                pq.write_table(table, part, compression="zstd")
-    return len(files)
+            rows = read_columns(file, (*KEYS, *COLUMNS))
+            _write(season_features(rows), aside / file.relative_to(seasons))
+        for each in returned:
+            rows = field_rows(each)
+            if rows.height:
+                _write(season_features(rows), aside / each.crop / FIELD_SITE / f"{each.season}.parquet")
+    return len(files) + len(returned)
+
+
+def _write(features: pl.DataFrame, path: Path) -> None:
+    table: pa.Table = features.to_arrow()
+    with replacing(path) as part:
+        pq.write_table(table, part, compression="zstd")
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ def seasons(growth: float, noise: float = 0.0, crop: str = "maize") -> pl.DataFr
     rng = np.random.default_rng(0)
     years = np.arange(1980, 2009)
     level = 10.0 * (1 + growth * (years - 1994)) + rng.normal(0, noise, years.size)
-    return pl.DataFrame({"crop": crop, "season": years, "target": level})
+    return pl.DataFrame({"crop": crop, "site": "champion", "season": years, "year": years, "target": level})
 
 
 def test_a_known_growth_is_found():
@@ -39,6 +39,15 @@ def test_each_crop_has_a_trend_of_its_own():
     both = pl.concat([seasons(0.004), seasons(-0.002, crop="wheat")])
     _, trends = without_trend(both)
     assert trends["maize"].per_year_frac > 0 > trends["wheat"].per_year_frac
+
+
+def test_field_data_take_part_in_the_trend_without_making_it():
+    own = seasons(0.004)
+    returned = own.tail(3).with_columns(site=pl.lit("field"), target=pl.lit(2.0), season=pl.col("season") + 19)
+    flat, trends = without_trend(pl.concat([own, returned]))
+    assert trends["maize"] == trend_of(own)
+    last = flat.tail(1).row(0, named=True)
+    assert last["target"] == pytest.approx(2.0 / trends["maize"].factor(2008))  # by the year of its weather
 
 
 def test_a_single_season_has_no_trend():
