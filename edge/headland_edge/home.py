@@ -57,6 +57,7 @@ class UplinkSettings:
         daily_bytes: at most as many are sent a day.
         every_s: seconds between two attempts.
         fields: columns of records that may leave the device; empty for all.
+        record_share: share of a season's records, by bytes, that may be sent once it is over; 0 for none.
         random_share: share of records sent whatever they say, the honest control; at least 0.1.
         keep_raw: whether raw records stay on the device at all.
         ring_bytes: most that raw records take.
@@ -71,6 +72,7 @@ class UplinkSettings:
     daily_bytes: int = 200_000
     every_s: float = 600.0
     fields: tuple[str, ...] = ()
+    record_share: float = 0.1
     random_share: float = 0.1
     keep_raw: bool = True
     ring_bytes: int = 4_000_000
@@ -193,6 +195,8 @@ def parse(plain: dict[str, Any]) -> Settings:
     settings = Settings(**made)
     if settings.uplink.kind not in ("folder", "mqtt", "none"):
         raise SettingsError("uplink.kind: give folder, mqtt or none")
+    if not settings.uplink.record_share <= 1.0:
+        raise SettingsError("uplink.record_share: give 0 to 1: a share of what all records would take")
     if not 0.1 <= settings.uplink.random_share <= 1.0:
         raise SettingsError("uplink.random_share: give 0.1 to 1: a tenth of what is sent is an honest control")
     return settings

@@ -12,7 +12,6 @@ never loaded here.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -26,6 +25,7 @@ from typing import Any
 
 from headland_edge.advising import Advising
 from headland_edge.board import Board
+from headland_edge.field_watch import FieldWatch, parse_harvest
 from headland_edge.home import Home
 from headland_edge.inbox import Arrival, Inbox
 from headland_edge.journal import Journal
@@ -35,7 +35,7 @@ from headland_edge.looks import Looks
 from headland_edge.messages import Message
 from headland_edge.outbox import Outbox
 from headland_edge.raw_records import RawRecords
-from headland_edge.records import CROPS, RecordError, Records, parse_csv
+from headland_edge.records import Records, parse_csv
 from headland_edge.release import Release
 from headland_edge.ring import Ring
 from headland_edge.slots import clear_leftovers, slots_locked
@@ -70,11 +70,12 @@ class Service:
         self._journal = Journal(home.journal)
         uplink = self._settings.uplink
         self._raw = RawRecords(Ring(home.ring, uplink.ring_bytes, keep=uplink.keep_raw))
-        self._arrived_raw: list[tuple[str, Records]] = []
+        self._arrived_records: list[tuple[str, Records]] = []
         self._board = Board()
         self._inbox = Inbox(home.inbox, home.rejected)
         self._release = Release(home, self._settings.crop, self._tell)
         self._advising = Advising(self._settings, self._release, self._board, self._journal, self._outbox, now_s)
+        self._watch = FieldWatch(home, self._settings, self._outbox)
         self._sync = Sync(home, self._settings, self._outbox, self._health, now_s=now_s)
         self._looks = Looks(home, self._settings)
         self._update = _found(last_outcome(home))
@@ -151,16 +152,20 @@ class Service:
     def _take_records(self, arrival: Arrival) -> None:
         records = parse_csv(arrival.data.decode("utf-8-sig"), arrival.name)
         self._advising.answer(arrival.field, records)
-        self._arrived_raw.append((arrival.field, records))
+        self._arrived_records.append((arrival.field, records))
 
     def _keep(self) -> None:
+        """All that can wait until everything is answered."""
         self._advising.keep()
-        for field, records in self._arrived_raw:
+        for field, records in self._arrived_records:
             self._raw.put(field, records)
-        self._arrived_raw.clear()
+            self._watch.see(field, records, self._release.loaded)
+        self._arrived_records.clear()
+        self._watch.end_seasons(self._release.loaded)
 
     def _take_harvest(self, arrival: Arrival) -> None:
-        parse_harvest(arrival.data, arrival.name)
+        crop, sowing_date, yield_t_ha = parse_harvest(arrival.data, arrival.name)
+        self._watch.weigh(arrival.field, crop, sowing_date, yield_t_ha)
 
     def _take_outcome(self, outcome: dict[str, Any]) -> None:
         found = _found(outcome)
@@ -238,22 +243,6 @@ class Service:
 def _found(outcome: dict[str, Any] | None) -> dict[str, str] | None:
     """A look's outcome as a health message tells it."""
     return None if outcome is None else {key: str(outcome.get(key, "")) for key in ("state", "code", "text")}
-
-
-def parse_harvest(data: bytes, source: str) -> dict[str, Any]:
-    """What the grower weighed: ``crop``, ``sowing_date``, ``yield_t_ha``. Raises RecordError for anything else."""
-    from datetime import date
-
-    try:
-        plain = json.loads(data)
-        sown, weighed = date.fromisoformat(plain["sowing_date"]), plain["yield_t_ha"]
-        if plain["crop"] not in CROPS or isinstance(weighed, bool) or not 0 <= float(weighed) <= 100:
-            raise ValueError("crop or yield_t_ha")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RecordError(
-            f'{source}: {error}; write {{"crop": "maize", "sowing_date": "2009-04-20", "yield_t_ha": 9.5}}'
-        ) from None
-    return {"crop": plain["crop"], "sowing_date": sown, "yield_t_ha": float(weighed)}
 
 
 def notify(text: str) -> None:

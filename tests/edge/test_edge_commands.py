@@ -183,7 +183,8 @@ def test_update_without_a_source_says_so(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_service_loads_nothing_of_updates() -> None:
-    program = "import sys\nimport headland_edge.cli, headland_edge.commands, headland_edge.service, headland_edge.local_mqtt\nprint(*sys.modules)"
+    modules = "headland_edge.cli, headland_edge.commands, headland_edge.service, headland_edge.local_mqtt"
+    program = f"import sys\nimport {modules}\nprint(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert "headland_edge.release" in loaded
     assert not {"tuf", "securesystemslib", "cryptography", "paho", "onnxruntime", "ssl", "http"} & set(loaded)
