@@ -158,7 +158,7 @@ def test_a_replaced_key_signs_no_more_and_devices_follow(
         repository = "releases" if name == "releases-1" else "assignments"
         signers = [old, ring(fleet).signer("releases-2")] if name == "releases-1" else [old]
         Forged(fleet, repository, signers).commit({}, signers, NOW)
-        with pytest.raises(TrustError, match="signed by [01]/[12] keys"):
+        with pytest.raises(TrustError, match=r"signed by [01]/[12] keys"):
             see(updates, fleet, repository)
 
 
