@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from headland_edge.bundle import Bundle
 from headland_edge.cli import main
-from headland_edge.home import Home
+from headland_edge.home import Home, Settings
 from headland_edge.journal import Entry, Journal, advice_id
 from headland_edge.messages import Message
 from headland_edge.outbox import Outbox
@@ -22,6 +23,7 @@ from headland_edge.ring import Ring
 from headland_edge.slots import Slots
 from headland_edge.uplink import unpack, write_ack
 
+from tests.documents import ROOT, coded, rows_of
 from tests.edge.small_bundle import constant_nets, lost, make_bundle, make_home, season
 
 
@@ -188,3 +190,13 @@ def test_the_service_loads_nothing_of_updates() -> None:
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert "headland_edge.release" in loaded
     assert not {"tuf", "securesystemslib", "cryptography", "paho", "onnxruntime", "ssl", "http"} & set(loaded)
+
+
+def test_every_setting_is_explained_with_its_default() -> None:
+    rows = [row for row in rows_of(ROOT / "docs" / "how-to" / "device.md") if len(row) == 3]
+    told = {coded(row[0])[0]: row[1] for row in rows if coded(row[0])}
+    settings = Settings("a", "maize")
+    for group in ("updates", "uplink", "local"):
+        for each in fields(getattr(settings, group)):
+            default = {"": "none", "()": "all", "True": "true"}.get(str(each.default), str(each.default))
+            assert told[f"{group}.{each.name}"] == default.removesuffix(".0"), each.name

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from headland_edge.bundle import Bundle
+from headland_edge.cli import HOME
 from headland_edge.home import Home, Local, UplinkSettings
 from headland_edge.journal import find
 from headland_edge.messages import Message, decode
@@ -451,6 +452,34 @@ def test_http_answers_get_of_two_paths_only(tmp_path: Path, releases: dict[str, 
                 client.shutdown(socket.SHUT_WR)
                 assert client.recv(100)[:12] in (b"HTTP/1.1 400", b"")
         assert device.health()
+
+
+def test_it_tells_the_service_manager_that_it_is_up_alive_and_going(
+    tmp_path: Path, releases: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home(tmp_path / "device", releases["old"])
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(_PATIENCE_S)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with running(home) as device:
+            told = set()
+            while told < {b"READY=1", b"WATCHDOG=1"}:
+                told.add(manager.recv(100))
+            device.process.terminate()
+            while manager.recv(100) != b"STOPPING=1":
+                pass
+            assert device.process.wait(_PATIENCE_S) == 0
+
+
+def test_the_unit_starts_the_service_and_waits_for_what_it_tells() -> None:
+    text = (Path(__file__).parents[2] / "edge" / "headland-edge.service").read_text()
+    lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    words = lines["ExecStart"].split()
+    assert (words[0].rpartition("/")[2], words[1:]) == ("headland-edge", ["run", "--home", str(HOME)])
+    assert (lines["Type"], lines["Restart"], lines["StartLimitIntervalSec"]) == ("notify", "always", "0")
+    assert int(lines["WatchdogSec"]) > 10 * Local().poll_s
+    assert HOME.name == lines["StateDirectory"]
 
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
