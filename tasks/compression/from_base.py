@@ -1,7 +1,9 @@
 """A release based on an earlier one: the earlier int8 net learns on, within its own integers.
 
-The newly trained net is its teacher and the measure of it: what comes out must lose no more against that net than any
-other integer file may. Devices that hold the earlier release then fetch a fraction of the bytes.
+Its teachers are the newly trained net and itself as it was: the mean of two nets is mostly better than either (Hinton,
+Vinyals & Dean 2015), and holds what learns near to where it started. The newly trained net is also the measure: what
+comes out must lose no more against it than any other integer file may. Devices that hold the earlier release then fetch
+a fraction of the bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from tasks.compression.base import Base, BaseError
 from tasks.compression.choose import Candidate, Candidates, choose
@@ -55,6 +57,19 @@ class Based:
         }
 
 
+class Mean(nn.Module):
+    """What two nets say, in the middle."""
+
+    def __init__(self, one: nn.Module, other: nn.Module) -> None:
+        super().__init__()
+        self.one, self.other = one, other
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """[batch, channels, days] -> [batch, 3]."""
+        answers: Tensor = (self.one(windows) + self.other(windows)) / 2
+        return answers
+
+
 def learn_on(job: Job, base: Base) -> Based:
     """Let the earlier release's net learn on today's windows, with scales and zero points as they were.
 
@@ -70,7 +85,7 @@ def learn_on(job: Job, base: Base) -> Based:
     before = judged("int8", base.model, _parameters(net), job.windows)
     tell(job, f"trained net: {described(fp32)}")
     tell(job, f"release {base.counter}: {described(before)}")
-    fit(net, job.windows, plan, ONE_PROCESS, teacher=job.trained)
+    fit(net, job.windows, plan, ONE_PROCESS, teacher=Mean(job.trained, as_floats(net)))
     floats = as_floats(net)
     keep_band(floats, job.trained, job.windows)
     learned = judged("int8", rewritten(base.model, net, last_layer(floats)), before.parameters, job.windows)

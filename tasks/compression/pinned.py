@@ -238,7 +238,12 @@ _KNOWN = {"QuantizeLinear", "DequantizeLinear", "Conv", "Relu", "Reshape", "Gemm
 
 def _open(model: bytes) -> _Graph:
     """Read a file and see that it is one chain of the layers that ``learner`` knows."""
-    graph = onnx.load_from_string(model)
+    try:
+        graph = onnx.load_from_string(model)
+    except Exception:  # the error of the protobuf that onnx brings, which has no types
+        raise PinError("is no ONNX file") from None
+    if not graph.graph.node:
+        raise PinError("is no ONNX file")
     for unknown in sorted({node.op_type for node in graph.graph.node} - _KNOWN):
         raise PinError(f"has a layer of type {unknown}")
     if graph.graph.node[-1].op_type != "Gemm" or list(graph.graph.node[-1].output) != [OUTPUT]:

@@ -23,7 +23,7 @@ from tasks.packaging.model_card import model_card
 from tasks.packaging.sketch import make_sketch
 from tasks.params import Params
 from tasks.stage_main import end_of_stage
-from tasks.training.data import open_windows
+from tasks.training.data import Windows, open_windows
 
 PARAMS = ("as_of", "test_seasons", "seed", "sites", "models", "model", "release")
 BUNDLES = Path("data/bundle")
@@ -46,12 +46,27 @@ def npy(array: NDArray[np.float32]) -> bytes:
 
 
 def golden(model: str, onnx: bytes, windows: Path, seed: int) -> tuple[bytes, bytes]:
-    """Windows of training seasons and what the shipped model makes of them here."""
+    """Windows of training seasons and what the shipped model makes of them here.
+
+    They come from each crop's earliest training season, which later releases have too: the windows are
+    half as large as a small net, and would be sent again with every season for nothing.
+    """
     data = open_windows(windows / model)
-    picks = np.sort(field_rng(seed, model, "golden").choice(data.training, GOLDEN_WINDOWS, replace=False))
+    early = _earliest(data)
+    count = min(GOLDEN_WINDOWS, len(early))
+    picks = np.sort(field_rng(seed, model, "golden").choice(early, count, replace=False))
     inputs = data.gather(picks)
     session = Session(onnx, model)
     return npy(inputs), npy(np.concatenate([session.run(window[np.newaxis]) for window in inputs]))
+
+
+def _earliest(data: Windows) -> NDArray[np.int64]:
+    """Training windows of each crop's first season."""
+    wheat = data.features[data.index[data.training], data.channels.index("is_wheat")] > 0.5
+    season = data.group[data.training]
+    return np.concatenate(
+        [data.training[each & (season == season[each].min())] for each in (~wheat, wheat) if each.any()]
+    )
 
 
 def target_entry(name: str, params: Params, bands: dict[str, Any], trends: dict[str, Any]) -> dict[str, Any]:
@@ -93,6 +108,11 @@ def model_entry(
     }
 
 
+def based_on(choices: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """By model, the counter of the earlier release whose net learned on; empty if all were made anew."""
+    return {name: choice["based_on"]["counter"] for name, choice in choices.items() if "based_on" in choice}
+
+
 def assemble(params: Params, root: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Gather manifest and members from the stages' outputs below ``root``."""
     members: dict[str, bytes] = {}
@@ -108,6 +128,8 @@ def assemble(params: Params, root: Path) -> tuple[dict[str, Any], dict[str, byte
         inputs, outputs = golden(name, onnx[name], root / "data/windows", params.seed)
         members[f"golden/{name}.inputs.npy"], members[f"golden/{name}.outputs.npy"] = inputs, outputs
     made_by = lineage(root, params.models)
+    if based := based_on(choices):
+        made_by["based_on"] = based
     counter = release_counter(params)
     members["MODEL_CARD.md"] = model_card(params, counter, choices).encode()
     hashes = {name: models[name]["sha256"] for name in models}

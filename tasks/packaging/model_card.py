@@ -46,7 +46,7 @@ def model_card(params: Params, counter: int, choices: Mapping[str, Mapping[str, 
         settings, choice = params.model[name], choices[name]
         trained, shipped = choice["variants"]["fp32"], choice["variants"][choice["shipped"]]
         rows.append(
-            f"| {name} | {settings.target} [{settings.unit}] | {choice['shipped']} | {trained['metric']:.4g} "
+            f"| {name} | {settings.target} [{settings.unit}] | {_ships_as(choice)} | {trained['metric']:.4g} "
             f"| {shipped['metric']:.4g} | {trained['size_bytes']} | {shipped['size_bytes']} "
             f"| {choice['loss_frac']:+.2%} |"
         )
@@ -62,3 +62,9 @@ def model_card(params: Params, counter: int, choices: Mapping[str, Mapping[str, 
         + "\n"
         + _TAIL
     )
+
+
+def _ships_as(choice: Mapping[str, Any]) -> str:
+    """The kind of file, with the earlier release that it learned on from, if there is one."""
+    based = choice.get("based_on")
+    return f"{choice['shipped']}, from {based['counter']}" if based else str(choice["shipped"])
