@@ -25,6 +25,8 @@ def prepare_environment(root: Path, *, debug: bool = False) -> None:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_HOME": str(root / STATE_DIR / "prefect"),
+        # Twenty seconds, as Prefect has it, are not enough on a machine that trains something else meanwhile.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
         # The terminal shows the stages' own lines; the API still gets everything.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if debug else "CRITICAL",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
