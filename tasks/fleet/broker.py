@@ -48,6 +48,7 @@ AT_ONCE = 200
 """Most batches on their way to the cloud before it has to acknowledge some."""
 _CA_DAYS, _SERVER_DAYS, _RENEW_DAYS = 3650, 825, 60
 _PACKET_BYTES = MAX_FILE_BYTES + 65_536
+_SAVE_S = 5
 _QUEUED_BYTES = 512 * 1024 * 1024
 # Mosquitto's own default; the passwords are random and as long as the hash, so that more rounds add nothing.
 _ROUNDS = 101
@@ -187,8 +188,9 @@ def _conf(root: Path, address: Address) -> str:
         "max_queued_bytes": _QUEUED_BYTES,
         "persistence": "true",
         "persistence_location": f"{root / 'data'}/",
-        "autosave_on_changes": "true",
-        "autosave_interval": "1",
+        # Saving at every change writes all that waits each time, and still after the broker's receipt. What a crash
+        # takes, at most so many seconds, devices send again: only the cloud's answer empties an outbox.
+        "autosave_interval": _SAVE_S,
         "set_tcp_nodelay": "true",
         "sys_interval": "0",
         # Started by root it would become a user who cannot read this folder.

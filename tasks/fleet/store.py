@@ -73,7 +73,7 @@ class Store:
             before = self._database.total_changes
             self._database.executemany(
                 "INSERT OR IGNORE INTO messages (id, device_id, kind, time_s, received_s, body) VALUES (?,?,?,?,?,?)",
-                [(m.id, m.device_id, m.kind, m.time_s, received_s, _text(m.body)) for m in messages],
+                [(m.id, m.device_id, m.kind, m.time_s, received_s, m.body_json.decode()) for m in messages],
             )
             new = self._database.total_changes - before
             self._database.executemany(
@@ -89,6 +89,14 @@ class Store:
         )
         for device_id, which, time_s, body in found:
             yield Message(device_id, which, time_s, json.loads(body))
+
+    def received(self, kind: str) -> Iterator[tuple[float, Message]]:
+        """All of a kind, each with when it was received, in that order."""
+        found = self._database.execute(
+            "SELECT received_s, device_id, kind, time_s, body FROM messages WHERE kind = ? ORDER BY n", (kind,)
+        )
+        for received_s, device_id, which, time_s, body in found:
+            yield received_s, Message(device_id, which, time_s, json.loads(body))
 
     def latest_health(self) -> dict[str, dict[str, Any]]:
         """By device, the body of its latest health message.
@@ -110,7 +118,3 @@ class Store:
         kept = self._database.execute("SELECT kind, COUNT(*) FROM messages GROUP BY kind ORDER BY kind")
         refused = self._database.execute("SELECT reason, count FROM refused ORDER BY reason")
         return {"kept": dict(kept.fetchall()), "refused": dict(refused.fetchall())}
-
-
-def _text(body: dict[str, Any]) -> str:
-    return json.dumps(body, sort_keys=True, separators=(",", ":"))
