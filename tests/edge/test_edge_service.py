@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from headland_edge.bundle import Bundle
 from headland_edge.cli import HOME
-from headland_edge.home import Home, Local, UplinkSettings
+from headland_edge.home import Home, Local, UplinkSettings, make
 from headland_edge.journal import find
 from headland_edge.messages import Message, decode
 from headland_edge.outbox import Outbox
@@ -31,6 +31,7 @@ from headland_edge.slots import Slots, slots_locked
 from headland_edge.uplink import FolderUplink, unpack, write_ack
 
 from tests.edge.small_bundle import constant_nets, free_port, lost, make_bundle, make_home, put_release, season
+from tests.fleet.made import assign, gadget, make_fleet, release, sha
 
 _PATIENCE_S = 60.0
 
@@ -428,6 +429,25 @@ def test_a_look_for_an_update_is_a_child_and_its_release_is_taken_over(
         assert device.stop() == 0
 
 
+@pytest.mark.slow
+def test_from_an_empty_device_to_a_signed_release_and_the_next_one_while_it_runs(tmp_path: Path) -> None:
+    """Real looks, each in its child process, at a repository that was really signed."""
+    fleet = make_fleet(tmp_path / "fleet", time.time())
+    home = gadget(tmp_path / "device", fleet, every_s=0.5).home
+    quick = replace(home.settings(), local=Local(http_port=free_port(), poll_s=0.05))
+    make(home.root, replace(quick, uplink=UplinkSettings(every_s=0.2)))
+    sow(home)
+    with running(home) as device:
+        device.advice("north", bundle_sha256=sha(release(1)))
+        device.tells("no_release", "installed", "confirmed")
+        assign(fleet, release(2), time.time())
+        device.advice("north", bundle_sha256=sha(release(2)))
+        health = device.health(lambda said: said["release"]["state"] == "confirmed" and said["update"])
+        assert health["release"]["counter"] == 2
+        assert device.process.poll() is None
+    assert len(list(home.slots.glob("[ab]/bundle.tar"))) == 2
+
+
 def test_http_answers_get_of_two_paths_only(tmp_path: Path, releases: dict[str, Bundle]) -> None:
     home = make_home(tmp_path / "device", releases["old"])
     with running(home) as device:
@@ -540,4 +560,3 @@ def test_settings_that_cannot_be_used_end_it_with_a_sentence(tmp_path: Path) -> 
         assert device.process.wait(_PATIENCE_S) == 1
         assert "device_id" in device.log.read_text()
         assert "Traceback" not in device.log.read_text()
-    assert replace(Local(), http_port=0).http_port == 0

@@ -63,12 +63,12 @@ def put(folder: Path, data: bytes) -> Path:
     return path
 
 
-def make_fleet(fleet: Path) -> Path:
+def make_fleet(fleet: Path, now_s: float = NOW) -> Path:
     keys = ring(fleet)
-    create(fleet, keys, NOW)
+    create(fleet, keys, now_s)
     for counter in (1, 2):
-        publish(fleet, put(fleet / "made", release(counter)), keys, now_s=NOW)
-    set_assignments(fleet, keys, base=sha(release(1)), now_s=NOW)
+        publish(fleet, put(fleet / "made", release(counter)), keys, now_s=now_s)
+    set_assignments(fleet, keys, base=sha(release(1)), now_s=now_s)
     return fleet
 
 
