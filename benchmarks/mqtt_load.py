@@ -61,6 +61,7 @@ class Device:
         self._session = Session(broker_of(fleet).login(name), topic_of(ACK, name, "+"), timeout_s=5.0)
         self._ahead: deque[str] = deque()
         self._under_way: dict[str, float] = {}
+        self._numbers: dict[int, str] = {}
         self._retry_s = 0.0
 
     def step(self) -> None:
@@ -71,7 +72,7 @@ class Device:
         try:
             if not self._session.is_open:
                 self._session.open()
-                self._ahead, self._under_way = deque(self.waiting), {}
+                self._ahead, self._under_way, self._numbers = deque(self.waiting), {}, {}
             if self._under_way and now_s - next(iter(self._under_way.values())) > _RESEND_S:
                 late = next(iter(self._under_way))
                 del self._under_way[late]
@@ -79,13 +80,19 @@ class Device:
             while self._ahead and len(self._under_way) < self._at_once:
                 name = self._ahead.popleft()
                 if name in self.waiting:
-                    self._session.publish(topic_of(UP, self.name, name), self.waiting[name])
+                    number = self._session.publish(topic_of(UP, self.name, name), self.waiting[name])
+                    self._numbers[number] = name
                     self._under_way[name] = now_s
                     self.sent += 1
             self._session.turn(0.001)
         except OSError:
             self._retry_s = now_s + 0.2
-        self._session.published()
+        for number, complaint in self._session.published().items():
+            name = self._numbers.pop(number, "")
+            if complaint is not None:  # the broker is back before the cloud is
+                self._under_way.pop(name, None)
+                self._ahead.append(name)
+                self._retry_s = now_s + 0.2
         while self._session.arrived:
             name = self._session.arrived.popleft().topic.rpartition("/")[2]
             self.waiting.pop(name, None)
