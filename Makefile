@@ -9,7 +9,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint bench clean
+.PHONY: help setup demo test test-fast lint seasons bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -53,6 +53,9 @@ lint: setup  ## ruff, mypy, import contract
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+seasons: setup  ## ten seasons in a row: retrain, roll out to real device processes, farm offline, sync (hours)
+	$(BIN)/python -m flows.seasons $(SEASONS)
 
 bench: setup  ## measurements, each with the machine beside it, into metrics/bench
 	$(BIN)/python -m benchmarks.device

@@ -132,7 +132,7 @@ class Project:
         Raises:
             UnknownStageError: naming the nearest existing stage.
         """
-        from networkx import descendants
+        from networkx import descendants  # type: ignore[import-untyped]  # ships no types
 
         chosen = self.select(wanted)
         if not chosen:
@@ -169,7 +169,7 @@ def _unknown(word: str, names: list[str]) -> str:
 
 def _in_order(repo: Any, root: Path) -> Iterator[Stage]:
     """Dependencies first; among equals the order of dvc.yaml."""
-    from networkx import lexicographical_topological_sort  # type: ignore[import-untyped]  # ships no types
+    from networkx import lexicographical_topological_sort
 
     graph = repo.index.graph
     place = {stage: position for position, stage in enumerate(repo.index.stages)}

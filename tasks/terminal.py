@@ -62,3 +62,10 @@ class Terminal:
 
     def _say(self, text: str, style: str = "") -> None:
         self._console.print(text, style=style, markup=False, highlight=False)
+
+
+def say(text: str) -> None:
+    """One line, at once, with the time of day: for work that takes hours."""
+    from datetime import datetime
+
+    print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)

@@ -17,6 +17,7 @@ from tasks.compression.base import BASE
 from tasks.durable import replacing_dir, write_bytes, write_json
 from tasks.fleet.publish import released
 from tasks.fleet.repository import Repository
+from tasks.registry.register import UnfitBundleError
 
 
 class NoBaseError(Exception):
@@ -48,12 +49,12 @@ def fill_base(root: Path, bundle: Path) -> Filled:
         bundle: file of a bundle.
 
     Raises:
-        NoBaseError: it is damaged, or of features that this project no longer makes.
+        UnfitBundleError: it is damaged, or of features that this project no longer makes.
     """
     try:
         return _fill(root, open_bundle(bundle))
     except BundleError as error:
-        raise NoBaseError(f"{error}. Nothing was put into {BASE}.") from None
+        raise UnfitBundleError(f"{error}. Nothing was put into {BASE}.") from None
 
 
 def fill_base_from_fleet(root: Path, fleet: Path, below: int) -> Filled:
@@ -65,18 +66,21 @@ def fill_base_from_fleet(root: Path, fleet: Path, below: int) -> Filled:
         below: release counter of the release to come.
 
     Raises:
-        NoBaseError: nothing is published below it, or it is damaged.
+        NoBaseError: nothing is published below it.
+        UnfitBundleError: it is damaged.
         FleetError: the repository cannot be read.
     """
     earlier = {sha256: told["counter"] for sha256, told in released(fleet).items() if told["counter"] < below}
     if not earlier:
-        raise NoBaseError(f"Nothing is published below release {below} in {fleet}. Name a bundle: headland base FILE")
+        raise NoBaseError(
+            f"Nothing is published below release {below} in {fleet}. Name a bundle: headland fleet base --bundle FILE"
+        )
     latest = max(earlier, key=earlier.__getitem__)
     data = Repository(fleet, "releases").content(bundle_name(latest))
     try:
         return _fill(root, decode_bundle(data, Path(bundle_name(latest))))
     except BundleError as error:
-        raise NoBaseError(f"{error}. Nothing was put into {BASE}.") from None
+        raise UnfitBundleError(f"{error}. Nothing was put into {BASE}.") from None
 
 
 def _fill(root: Path, bundle: Bundle) -> Filled:

@@ -118,6 +118,33 @@ def publish(
 
 
 @app.command()
+def base(
+    bundle: Annotated[
+        Path | None, typer.Option(help="Bundle; without it, the latest release published below the one to come.")
+    ] = None,
+    fleet: FleetDir = FLEET,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Put an earlier release into data/base: the next one learns on from it, and its update is small."""
+    with errors_told(debug):
+        from tasks.fleet import base as work
+        from tasks.packaging.build_bundle import release_counter
+        from tasks.params import load
+        from tasks.stages import find_root
+
+        root = find_root(Path.cwd())
+        if bundle is not None:
+            done = work.fill_base(root, bundle)
+        else:
+            done = work.fill_base_from_fleet(root, fleet, release_counter(load(root / "params.yaml")))
+        folder = done.folder.relative_to(root)
+        lines = [f"{folder} holds release {done.counter} ({done.sha256[:12]}): {', '.join(done.models)}"]
+        lines.append(f"next  dvc add {folder}, and compression.from_base: true in params.yaml")
+        _tell({"counter": done.counter, "sha256": done.sha256, "models": list(done.models)}, lines, as_json)
+
+
+@app.command()
 def assign(
     release: Annotated[str, typer.Option(help="Counter, or hash (8 digits are enough); none: no wish any more.")],
     device: Annotated[list[str] | None, typer.Option(help="Only this device, whatever all others run.")] = None,

@@ -4,7 +4,8 @@ repository/     signed metadata, bundles, patches: static files for devices
 keys/           private keys, or links to where they lie
 store.db        what devices have said
 uplink/         batches as devices write them, and the receipts
-quarantine/     what was refused, with its reason
+quarantine/     what was refused on the way in, with its reason
+quarantine-records/   records that came in and cannot be true
 rollout.json    where the rollout stands: a copy, for people and programs; what counts is signed with the assignments
 devices.json    names of the fleet's devices, a JSON list; without it every device is taken for one of the fleet
 """
@@ -51,6 +52,11 @@ class FleetFolder:
     def quarantine(self) -> Path:
         """What was refused."""
         return self.root / "quarantine"
+
+    @property
+    def refused_records(self) -> Path:
+        """Records that cannot be true."""
+        return self.root / "quarantine-records"
 
     @property
     def rollout(self) -> Path:

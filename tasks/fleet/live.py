@@ -163,7 +163,7 @@ class LiveDevices:
             int(i): Records(fields[i].crop, fields[i].sowing_date, records[i].copy()) for i in np.flatnonzero(active)
         }
         for i, known in mornings.items():
-            put_file(self._devices[i].home.inbox / f"{field_name(fields[i])}.csv", to_csv(known).encode())
+            _put_csv(self._devices[i], fields[i], known)
         dose = np.zeros(len(fields))
         for i, known in mornings.items():
             said = self._answer(self._devices[i], field_name(fields[i]), known.last_date.isoformat())
@@ -193,6 +193,15 @@ def running(devices: Sequence[LiveDevice]) -> Iterator[Fleet]:
     """All ``devices``, started, and ended whatever happens."""
     with Fleet(devices) as fleet:
         yield fleet
+
+
+def put_records(device: LiveDevice, field: Field, values: FloatArray) -> None:
+    """Put a field's mornings, shape (n_mornings, len(COLUMNS)), into a device's inbox."""
+    _put_csv(device, field, Records(field.crop, field.sowing_date, values.copy()))
+
+
+def _put_csv(device: LiveDevice, field: Field, records: Records) -> None:
+    put_file(device.home.inbox / f"{field_name(field)}.csv", to_csv(records).encode())
 
 
 def field_name(field: Field) -> str:

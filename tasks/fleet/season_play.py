@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from headland_edge.bundle import open_bundle
+from headland_edge.records import Records
+from headland_edge.selection import FieldSeason, Terms, cost
 
 from tasks.crops.farm import SeasonLog, farm
 from tasks.crops.fields import draw_field
@@ -43,6 +45,7 @@ class Played:
         nitrogen_kg_ha: mean over fields, by policy.
         advised: mornings on which a device advised.
         refused: mornings on which it said that it cannot.
+        everything_bytes: of the messages that would tell the cloud every morning of every field.
     """
 
     crop: Crop
@@ -54,6 +57,7 @@ class Played:
     nitrogen_kg_ha: dict[str, float]
     advised: int
     refused: int
+    everything_bytes: int
 
     def as_dict(self) -> dict[str, Any]:
         """Plain form for JSON."""
@@ -118,7 +122,21 @@ def play_season(
         nitrogen_kg_ha={name: float(np.mean(each.harvest.nitrogen_kg_ha)) for name, each in logs.items()},
         advised=asked.advised,
         refused=asked.refused,
+        everything_bytes=sum(_everything(device, owners, log) for device in devices),
     )
+
+
+def _everything(device: LiveDevice, owners: Sequence[LiveDevice], log: SeasonLog) -> int:
+    """Bytes that one device would send if it sent all of its fields, in the same form."""
+    seasons = []
+    for number, field in enumerate(log.fields):
+        mornings = int(log.active[number].sum())
+        if owners[number] is device and mornings:
+            records = Records(field.crop, field.sowing_date, log.records[number, :mornings].copy())
+            nothing = np.full((mornings, 3), np.nan)
+            harvest = round(float(log.harvest.yield_t_ha[number]), 3)
+            seasons.append(FieldSeason(field_name(field), records, harvest, nothing))
+    return cost(seasons, Terms(), device.device_id)
 
 
 def weigh(device: LiveDevice, field: Field, yield_t_ha: float) -> None:

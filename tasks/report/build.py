@@ -257,13 +257,7 @@ def render(inputs: Inputs) -> str:
     """The page."""
     manifest = inputs.bundle.manifest
     parts = (short, money, water, diary, yields, compression, learning, knowledge, data)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(TEMPLATE).render(
+    return page(
         title=f"Headland: report for season {manifest.release.as_of}",
         lead=[
             f"Release {manifest.release.counter}: {len(manifest.models)} small models for a device in the "
@@ -275,6 +269,17 @@ def render(inputs: Inputs) -> str:
         missing=absent(inputs),
         sections=[*(part(inputs) for part in parts), *closing(inputs)],
     )
+
+
+def page(title: str, lead: list[str], missing: list[str], sections: list[Section]) -> str:
+    """A self-contained page of sections."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(TEMPLATE).render(title=title, lead=lead, missing=missing, sections=sections)
 
 
 def build(root: Path, params: Params) -> Path:
