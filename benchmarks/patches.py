@@ -33,7 +33,7 @@ def prepare(base: Path, work: Path, bundle: Path) -> Params:
     from tasks.fleet.base import fill_base
     from tasks.params import load
 
-    as_of = load(base / "params.yaml").as_of
+    as_of = season_of(base)
     text, ours = (REPOSITORY / "params.yaml").read_text(), load(REPOSITORY / "params.yaml").as_of
     for name in STAGES:
         root = work / name
@@ -53,6 +53,13 @@ def prepare(base: Path, work: Path, bundle: Path) -> Params:
         _link(work / "based" / "data" / shared, work / "anew" / "data" / shared)
     fill_base(work / "based", bundle)
     return params
+
+
+def season_of(project: Path) -> int:
+    """``as_of`` of a project, whatever other keys its params had when it was run."""
+    import yaml
+
+    return int(yaml.safe_load((project / "params.yaml").read_text())["as_of"])
 
 
 def make_nets(work: Path, params: Params) -> None:
@@ -215,7 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     work = wanted.work.resolve()
     shutil.rmtree(work / "bundles", ignore_errors=True)
-    earlier = load(REPOSITORY / "params.yaml").model_copy(update={"as_of": load(wanted.base / "params.yaml").as_of})
+    earlier = load(REPOSITORY / "params.yaml").model_copy(update={"as_of": season_of(wanted.base)})
     bundles = {"base": bundle_of(earlier, wanted.base, None, work / "bundles/base.tar")}
     params = prepare(wanted.base, work, bundles["base"].path)
     make_nets(work, params)

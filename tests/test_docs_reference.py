@@ -175,7 +175,15 @@ def keys_of(value: Any) -> Iterator[str]:
     """Keys in a metrics file, without those below a key whose members are named by data."""
     for key, item in value.items() if isinstance(value, dict) else ():
         yield key
-        if key not in ("kernels", "by_season", "by_soil", "profit_usd_ha_by_season", "installed_mb", "machine"):
+        if key not in (
+            "kernels",
+            "by_season",
+            "by_soil",
+            "profit_usd_ha_by_season",
+            "installed_mb",
+            "machine",
+            "members",
+        ):
             yield from keys_of(item)
     for item in value if isinstance(value, list) else ():
         yield from keys_of(item)

@@ -15,7 +15,7 @@ from typing import Any
 from tasks.training.data import Windows
 
 BASE = Path("data/base/release")
-_FILL = "Fill data/base anew: headland base"
+_FILL = "Fill data/base anew: headland fleet base"
 _WHOLE = "Set compression.from_base: false in params.yaml for a release that devices fetch whole."
 
 
@@ -54,7 +54,7 @@ def open_base(folder: Path, model: str, windows: Windows) -> Base | str:
     """
     described = folder / "base.json"
     if not described.is_file():
-        return f"there is no earlier release in {folder} (headland base puts one there)"
+        return f"there is no earlier release in {folder} (headland fleet base puts one there)"
     try:
         plain = json.loads(described.read_text())
         counter, sha256 = int(plain["counter"]), str(plain["bundle_sha256"])

@@ -220,7 +220,7 @@ def test_a_base_that_does_not_fit_is_refused(
         opened()
     assert message in str(refused.value)
     assert str(BASE) in str(refused.value)
-    assert "from_base: false" in str(refused.value) or "headland base" in str(refused.value)
+    assert "from_base: false" in str(refused.value) or "headland fleet base" in str(refused.value)
 
 
 def test_a_base_of_other_features_is_refused(project: Path, opened: Callable[[], Base | str]) -> None:

@@ -10,6 +10,7 @@ from headland_edge.features import FEATURES, FEATURES_VERSION
 
 from tasks.compression.base import BASE
 from tasks.fleet.base import NoBaseError, fill_base, fill_base_from_fleet
+from tasks.registry.register import UnfitBundleError
 from tests.fleet.made import put, release, sha, tree
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
@@ -44,7 +45,7 @@ def test_a_damaged_bundle_leaves_the_base_as_it_was(tmp_path: Path) -> None:
     before = tree(tmp_path / BASE)
     damaged = bytearray(release(8))
     damaged[2000] ^= 1
-    with pytest.raises(NoBaseError, match="Nothing was put into data/base/release"):
+    with pytest.raises(UnfitBundleError, match="Nothing was put into data/base/release"):
         fill_base(tmp_path, put(tmp_path / "made", bytes(damaged)))
     assert tree(tmp_path / BASE) == before
 

@@ -260,3 +260,22 @@ def test_a_slot_that_a_stick_filled_is_one_of_two(fleet: Path, tmp_path: Path) -
     shutil.rmtree(tmp_path / "stick")
     assert device.look().state == "offline"
     assert device.runs == 1
+
+
+def test_the_base_of_the_next_release_is_the_last_one_published(
+    fleet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(fleet, 1, 2)
+    project = tmp_path / "project"
+    project.mkdir()
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, project)
+    monkeypatch.chdir(project)
+    assert told(fleet, "base")["sha256"] == sha(release(2))
+    assert told(fleet, "base", "--bundle", str(put(tmp_path / "made", release(1))))["counter"] == 1
+    described = json.loads((project / "data/base/release/base.json").read_text())
+    assert described["bundle_sha256"] == sha(release(1))
+    (tmp_path / "damaged.tar").write_bytes(release(3)[:-512])
+    refused = run(fleet, "base", "--bundle", str(tmp_path / "damaged.tar"))
+    assert refused.exit_code == 7
+    assert "Nothing was put into data/base/release" in refused.output
