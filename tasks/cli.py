@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # The name under which a deployment knows the flow, too. Prefect finds it: what lies above `tasks` is not imported here.
 FLOW = "flows.seasonal_retrain.seasonal_retrain"
+ROLLOUT_FLOW = "flows.rollout.rollout"
+SYNC_FLOW = "flows.field_sync.field_sync"
 
 app = typer.Typer(
     name="headland",
@@ -31,6 +33,8 @@ app = typer.Typer(
 )
 app.add_typer(fleet_app, name="fleet")
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and Prefect's own log.")]
+FleetDir = Annotated[Path | None, typer.Option(help="The fleet's folder; without it, .headland/fleet.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
@@ -43,6 +47,9 @@ def retrain(
     force: Annotated[
         list[str] | None, typer.Option(help="Run this stage though unchanged: train, train@yield.")
     ] = None,
+    until: Annotated[
+        list[str] | None, typer.Option(help="Run only this stage and what it needs: bundle; without it, all.")
+    ] = None,
     register: Annotated[bool, typer.Option(help="Register the bundle in MLflow and make it the candidate.")] = True,
     stage_timeout_h: Annotated[float, typer.Option(min=0.001, help="End a stage that takes longer, hours.")] = 6.0,
     debug: Debug = False,
@@ -50,19 +57,66 @@ def retrain(
     """Bring every stage up to date for the season in params.yaml, and register the bundle."""
     from tasks.child import signals_raise
 
-    # Prefect passes SIGTERM on to the handler it found: ours lets Python end in order, and Prefect's server with it.
     with errors_told(debug), signals_raise():
-        from tasks.environment import prepare_environment, start_prefect
+        from tasks.environment import prepare_environment
         from tasks.stages import find_root
 
         root = find_root(Path.cwd())
         prepare_environment(root, debug=debug)
-        _refuse_early(root, force or ())
-        start_prefect()
-        from prefect.flows import load_flow_from_entrypoint
+        chosen = {"force": tuple(force or ()), "until": tuple(until or ())}
+        _refuse_early(root, (*chosen["force"], *chosen["until"]))
+        _conclude(root, _run_flow(FLOW, debug, **chosen, to_registry=register, stage_timeout_h=stage_timeout_h))
 
-        flow: Any = load_flow_from_entrypoint(FLOW, use_placeholder_flow=False)
-        _conclude(root, flow(force=tuple(force or ()), to_registry=register, stage_timeout_h=stage_timeout_h))
+
+@app.command()
+def rollout(
+    publish: Annotated[
+        bool, typer.Option(help="Judge and publish the candidate first; needs the offline keys.")
+    ] = True,
+    once: Annotated[bool, typer.Option("--once", help="Take one step and end; else go on to the end.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be signed.")] = False,
+    every_s: Annotated[float, typer.Option(min=0.001, help="Seconds between two steps.")] = 60.0,
+    fleet: FleetDir = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Judge and publish the candidate, and bring it to the fleet in waves; 4: gate refused, 6: halted."""
+    with errors_told(debug):
+        summary = _run_flow(
+            ROLLOUT_FLOW, debug, to_publish=publish, once=once, dry_run=dry_run, every_s=every_s, fleet=fleet
+        )
+        if as_json:
+            typer.echo(json.dumps(summary.as_dict(), indent=2))
+        else:
+            from rich.console import Console
+
+            from tasks.fleet.rollout_summary import waves_table
+
+            Console(soft_wrap=True).print(waves_table(summary.standing))
+        if summary.is_halted:
+            raise typer.Exit(6)
+
+
+@app.command()
+def sync(
+    folder: Annotated[
+        Path | None, typer.Option(help="An uplink's folder, a stick; without it, the fleet's own.")
+    ] = None,
+    fleet: FleetDir = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Take in what devices have sent, and keep their records as a new version of the field's data."""
+    with errors_told(debug):
+        summary = _run_flow(SYNC_FLOW, debug, folder=folder, fleet=fleet)
+        if as_json:
+            typer.echo(json.dumps(summary.as_dict(), indent=2))
+        else:
+            typer.echo("\n".join(f"{what:<16} {value}" for what, value in summary.in_words()))
+        if summary.is_new:
+            typer.echo(
+                "next             git add data/field/records.dvc data/field/card.json, then headland retrain", err=True
+            )
 
 
 @app.command()
@@ -125,6 +179,23 @@ def _in_words(content: dict[str, Any]) -> str:
             *(["next        headland retrain"] if changed else []),
         ]
     )
+
+
+def _run_flow(name: str, debug: bool, **parameters: Any) -> Any:
+    """Run a flow of this project in this process, until it ends or is stopped."""
+    from tasks.child import signals_raise
+
+    # Prefect passes SIGTERM on to the handler it found: ours lets Python end in order, and Prefect's server with it.
+    with signals_raise():
+        from tasks.environment import prepare_environment, start_prefect
+        from tasks.stages import find_root
+
+        prepare_environment(find_root(Path.cwd()), debug=debug)
+        start_prefect()
+        from prefect.flows import load_flow_from_entrypoint
+
+        flow: Any = load_flow_from_entrypoint(name, use_placeholder_flow=False)
+        return flow(**parameters)
 
 
 def _refuse_early(root: Path, force: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -157,6 +157,7 @@ def leaves(value: object, key: tuple[str | int, ...] = ()) -> list[tuple[str | i
     return [key]
 
 
+@settings(deadline=None)
 @given(key=st.sampled_from(leaves(yaml.safe_load(TEXT))), wrong=st.sampled_from(["~", "{a: b}", "2001-01-01", "[[1]]"]))
 def test_a_wrong_type_anywhere_is_found_on_its_own_line(
     tmp_path_factory: pytest.TempPathFactory, key: tuple[str | int, ...], wrong: str
