@@ -166,13 +166,14 @@ def farm_offline(play: Play, devices: Sequence[LiveDevice], bundle: Path) -> lis
 
     def one(crop: Crop) -> Played:
         mine = [device for device in devices if device.home.settings().crop == crop]
-        played = play_season(params, crop, mine, play.fields_per_device, sites[home_site(params, crop)], bundle)
-        play.say(f"{crop} {played.season}: {played.fields} fields, {played.advised} mornings advised")
-        return played
+        return play_season(params, crop, mine, play.fields_per_device, sites[home_site(params, crop)], bundle)
 
     grown = [crop for crop in CROPS if any(device.home.settings().crop == crop for device in devices)]
     with ThreadPoolExecutor(len(grown)) as pool:
-        return list(pool.map(one, grown))
+        played = list(pool.map(one, grown))
+    for each in played:
+        play.say(f"{each.crop} {each.season}: {each.fields} fields, {each.advised} mornings advised")
+    return played
 
 
 def commission(play: Play, devices: Sequence[LiveDevice], as_of: int) -> None:
