@@ -38,7 +38,7 @@ def seasons(
         if as_of not in over:
             play_season = play_one.with_options(name=f"season {as_of}", task_run_name=f"season {as_of}")
             add_to_history(play, play_season(play, as_of))
-    page = write_page(root / "reports" / "seasons", play.history)
+    page = write_page(play.folder / "report", play.history)
     _say(f"page: {page}")
     return page
 
