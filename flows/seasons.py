@@ -65,7 +65,7 @@ if __name__ == "__main__":
     parser.add_argument("--first", type=int, default=2009)
     parser.add_argument("--last", type=int, default=2018)
     parser.add_argument("--devices", type=int, default=12)
-    parser.add_argument("--fields-per-device", type=int, default=4)
+    parser.add_argument("--fields-per-device", type=int, default=8)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a value of params to change")
     options = vars(parser.parse_args())

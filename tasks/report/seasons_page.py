@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from tasks.durable import write_text
@@ -85,6 +86,12 @@ def _money(history: History) -> Section:
     )
 
 
+def _years(ax: Axes) -> None:
+    """Whole years, written out."""
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.ticklabel_format(axis="x", useOffset=False)
+
+
 def _money_figure(history: History, crop: str) -> Figure:
     found = _of(history, crop)
     years = [as_of for as_of, _ in found]
@@ -96,7 +103,7 @@ def _money_figure(history: History, crop: str) -> Figure:
         ax.set_title(crop)
         ax.set_xlabel("season")
         ax.set_ylabel("profit, USD/ha")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _years(ax)
         legend_below(figure, ax)
     return Figure(
         f"money-{crop}",
@@ -167,7 +174,7 @@ def _bytes_figure(history: History) -> Figure:
         ax.bar(years, sent, color=BLUE, label="records sent")
         ax.set_xlabel("season")
         ax.set_ylabel("kB")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _years(ax)
         legend_below(figure, ax)
     return Figure(
         "bytes",
@@ -218,7 +225,7 @@ def _release_figure(history: History) -> Figure:
         ax.bar(years, patch, color=ORANGE, label="what a device fetches")
         ax.set_xlabel("season")
         ax.set_ylabel("kB")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _years(ax)
         legend_below(figure, ax)
     return Figure(
         "updates",
