@@ -31,7 +31,7 @@ from tasks.stage_main import end_of_stage, model_named
 
 PARAMS = ("as_of", "sites", "model")
 WINDOWS = Path("data/windows")
-FIELD_SHARE = 0.15
+FIELD_SHARE = 0.05
 """Of all training windows, what field data are brought to, if ``MOST_REPEATS`` allow it."""
 MOST_REPEATS = 10
 _SPLITS = {"train": 0, "validation": 1}

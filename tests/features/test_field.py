@@ -131,7 +131,7 @@ def test_a_damaged_or_misplaced_file_is_named(tmp_path):
         field_files(tmp_path)
 
 
-def test_its_features_are_those_of_the_device_and_its_windows_are_repeated(tmp_path, seasons, params):
+def test_its_features_are_those_of_the_device_and_its_windows_stand_behind_them(tmp_path, seasons, params):
     field = tmp_path / "field"
     rows = sent(2008).with_columns(lai=pl.lit(None, pl.Float64))
     put(field, rows)
@@ -145,15 +145,15 @@ def test_its_features_are_those_of_the_device_and_its_windows_are_repeated(tmp_p
     index, split = (np.load(tmp_path / "windows" / f"{name}.npy") for name in ("index", "split"))
     again, counts = np.unique(index, return_counts=True)
     assert again.size == labels.height
-    assert sorted(set(counts.tolist())) != [1]
-    assert (split[-70:] == 0).all()
+    assert counts.max() == 1  # 70 of some 800 windows are more than their share already
+    assert split.size == labels.height
 
 
 def test_a_few_windows_count_for_something_and_many_for_themselves():
     split = np.zeros(10_000, np.uint8)
-    for field, least, most in ((100, 100 * MOST_REPEATS, 100 * MOST_REPEATS), (500, 1400, 2000), (5000, 5000, 5000)):
+    for field, least, most in ((20, 20 * MOST_REPEATS, 20 * MOST_REPEATS), (200, 400, 600), (5000, 5000, 5000)):
         from_field = np.arange(10_000) < field
         found = int(from_field[repeated(from_field, split)].sum())
         assert least <= found <= most
-    assert 1400 < FIELD_SHARE / (1 - FIELD_SHARE) * 9500 < 2000
+    assert 400 < FIELD_SHARE / (1 - FIELD_SHARE) * 9800 < 600
     assert repeated(np.zeros(5, bool), split[:5]).tolist() == [0, 1, 2, 3, 4]
