@@ -147,7 +147,7 @@ def power_cuts(world: World, stride: int = 1) -> Iterator[Count]:
 
                 def copy(n: int) -> None:
                     if n % stride == 0 or n == _LAST:
-                        paths = set(unsynced.paths)  # copying is no write of the device's
+                        paths = unsynced.paths.copy()  # copying is no write of the device's
                         shutil.copytree(home.root, copies / str(n))
                         unsynced.paths = paths
                         if drops:
@@ -400,7 +400,7 @@ def _issue(world: World, fleet: Path, data: bytes) -> None:
 _ATTACKS: dict[str, tuple[Callable[[World, Path], None], str]] = {
     "downgrade: an old bundle signed under a new counter": (_downgrade, ""),
     "freeze: metadata of long ago served again": (_freeze, ""),
-    "mix-and-match: metadata of different moments": (_mix, ""),
+    "mix-and-match: metadata of different moments": (_mix, "assignments"),
     "metadata of another repository": (_other_repository, "assignments"),
     "wrong hardware": (_hardware, ""),
     "wrong device: a release for another one": (_other_device, ""),

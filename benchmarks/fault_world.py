@@ -262,7 +262,7 @@ class Unsynced:
 
     def drop_in(self, copy: Path, of: Path) -> None:
         """Empty them in ``copy``, a copy of ``of``."""
-        for path in self.paths:
+        for path in tuple(self.paths):
             if Path(path).is_relative_to(of.resolve()):
                 place = copy / Path(path).relative_to(of.resolve())
                 if place.is_file():

@@ -1,8 +1,9 @@
 """What a device survives: each fault tried on real processes, at every step and at random moments, and a table.
 
 ``python -m benchmarks.faults [--bundle FILE] [--kills N] [--only GROUP] [--json]`` prints it, writes
-``metrics/bench/faults.json`` and ends with 1 if a fault was not survived. Survived: afterwards the device advises from a release that was signed,
-every message whose ticket said that it is kept is in the outbox or with the cloud, and the next update works.
+``metrics/bench/faults.json`` and ends with 1 if a fault was not survived. Survived: afterwards the device advises from
+a release that was signed, every message whose ticket said that it is kept is in the outbox or with the cloud, and the
+next update works.
 """
 
 from __future__ import annotations

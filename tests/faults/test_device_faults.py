@@ -20,10 +20,10 @@ pytestmark = pytest.mark.slow
 Tried = Callable[[World, random.Random], Iterable[Count]]
 
 FAULTS: dict[str, Tried] = {
-    "kills at steps": lambda world, rng: fault_updates.kills_at_every_change(world, stride=12),
+    "kills at steps": lambda world, rng: fault_updates.kills_at_every_change(world, stride=30),
     "kills at random": lambda world, rng: [fault_updates.kills_at_random(world, 8, rng)],
     "kills of the command": lambda world, rng: [fault_updates.kills_of_the_command(world, 2, rng)],
-    "power cuts": lambda world, rng: fault_updates.power_cuts(world, stride=12),
+    "power cuts": lambda world, rng: fault_updates.power_cuts(world, stride=30),
     "full disks": lambda world, rng: [fault_updates.full_disks(world, 3, rng)],
     "flips on the way": lambda world, rng: [fault_updates.flips_on_the_way(world, 4, rng)],
     "clocks": lambda world, rng: [fault_updates.clocks(world, stride=2)],
@@ -59,8 +59,8 @@ def test_a_device_survives(world: World, fault: str) -> None:
 
 def test_a_device_survives_a_flipped_bit_in_each_part_of_its_state(world: World) -> None:
     home = fault_updates.lived_in(world, fault_service.worked(world))
-    counts = list(fault_updates.flips_on_the_device(world, home, 3, random.Random(1)))
-    assert survived(counts) == 3 * len(counts) == 21
+    counts = list(fault_updates.flips_on_the_device(world, home, 2, random.Random(1)))
+    assert survived(counts) == 2 * len(counts) == 14
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
