@@ -60,8 +60,8 @@ from tasks.training.store import load_net
 
 DEVICES, FIELDS = 12, 12
 SEASONS = 5
-SEEDS = 8
-SEEDS_OF_OTHERS = 2
+SEEDS = 16
+SEEDS_OF_OTHERS = 4
 FOREIGN_EVERY = 3
 INITIAL_WATER_FRAC = (0.2, 0.8)
 WORSE_SENSORS = 2.0
@@ -342,7 +342,7 @@ def release_in(root: Path) -> tuple[Advisor, Sketch]:
 
 
 def main() -> int:
-    """Measure and print; 1 if the target is missed."""
+    """Measure and print; 1 if the target is missed, or better than random by less than twice the error."""
     torch.set_num_threads(1)
     began, root = time.perf_counter(), Path()
     params = params_module.load(root / "params.yaml")
@@ -370,8 +370,8 @@ def main() -> int:
     write_json(Path("metrics/bench/sync.json"), found)
     print(json.dumps(found, indent=2))
     chosen = found["arms"]["selected"]
-    reached = chosen["most_bytes_share"] <= 0.1 and chosen["loss_frac"] <= 0.01 and found["better_than_random_frac"] > 0
-    return 0 if reached else 1
+    beats = found["better_than_random_frac"] > 2 * found["better_than_random_frac_se"]
+    return 0 if chosen["most_bytes_share"] <= 0.1 and chosen["loss_frac"] <= 0.01 and beats else 1
 
 
 if __name__ == "__main__":

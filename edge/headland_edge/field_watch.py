@@ -100,13 +100,17 @@ class FieldWatch:
         uplink = self._settings.uplink
         terms = Terms(uplink.record_share, uplink.random_share, uplink.fields, uplink.keep_raw)
         try:
-            judged = [
-                judge(
-                    FieldSeason(key[0], records, self._weighed.get(key), yield_bands(loaded.advisor, records)),
-                    loaded.bundle.sketch,
+            over = [
+                FieldSeason(
+                    field=key[0],
+                    records=records,
+                    harvest_t_ha=self._weighed.get(key),
+                    bands=yield_bands(loaded.advisor, records),
+                    release_counter=loaded.booted.counter,
                 )
                 for key, records in sorted(fields.items())
             ]
+            judged = [judge(each, loaded.bundle.sketch) for each in over]
         except Exception as error:  # a release may fail in any way; advice must go on, and the season ends later
             print(f"selection: {season}: {error}", file=sys.stderr, flush=True)
             return

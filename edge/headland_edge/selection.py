@@ -60,12 +60,14 @@ class FieldSeason:
         records: raw, from sowing on.
         harvest_t_ha: what was weighed, None if nothing was.
         bands: shape (n_mornings, 3), what was thought of the yield each morning, t/ha; NaN where it was not asked.
+        release_counter: of the release that judges, None if unknown.
     """
 
     field: str
     records: Records
     harvest_t_ha: float | None
     bands: FloatArray
+    release_counter: int | None = None
 
     @property
     def season(self) -> int:
@@ -226,6 +228,8 @@ def messages(judged: Judged, mornings: int, why: Sequence[str], terms: Terms, de
             "score": judged.score,
             "harvest_t_ha": over.harvest_t_ha,
         }
+        if over.release_counter is not None:
+            body["release_counter"] = over.release_counter
         made.append(Message(device_id, "record", _day_s(records.last_date), body))
     return made
 

@@ -169,6 +169,9 @@ def test_values_are_rounded_and_silent_columns_left_out() -> None:
     assert "soil_mineral_n_kg_ha" not in first.body["columns"]
     assert set(second.body["columns"]["depletion_frac"]) == {0.12}
     assert first.body["why"] == ["uncertain", "disagrees"]
+    assert "release_counter" not in first.body
+    told = replace(judged, over=replace(judged.over, release_counter=2009000))
+    assert messages(told, 5, told.why, Terms(), DEVICE)[0].body["release_counter"] == 2009000
 
 
 def test_a_season_is_judged_by_what_the_release_says_of_it(known_bundle: Bundle) -> None:
