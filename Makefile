@@ -54,7 +54,7 @@ lint: setup  ## ruff, mypy, import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-seasons: setup  ## ten seasons in a row: retrain, roll out to real device processes, farm offline, sync (hours)
+seasons: setup  ## ten seasons in a row: retrain, roll out to real device processes, farm offline, sync
 	$(BIN)/python -m flows.seasons $(SEASONS)
 
 bench: setup  ## measurements, each with the machine beside it, into metrics/bench

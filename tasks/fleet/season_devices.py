@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from headland_edge.trust import pin
 
 from tasks.crops.interface import Crop
 from tasks.fleet.folder import FleetFolder
-from tasks.fleet.live import LiveDevice, free_port
+from tasks.fleet.live import FleetError, LiveDevice, free_port
 from tasks.fleet.repository import Repository
 
 LOOK_EVERY_S = 5.0
@@ -74,19 +74,25 @@ def _link(mast: Path, to: Path) -> None:
     aside.replace(mast)
 
 
-def waiting_messages(devices: Sequence[LiveDevice]) -> int:
-    """Messages that the devices still have to say; those that do not answer count as one."""
-    health = [device.ask("/health") for device in devices]
-    return sum(1 if said is None else int(said["outbox"]["waiting"]) for said in health)
+def wait_for_silence(devices: Sequence[LiveDevice], receive: Callable[[], object], timeout_s: float) -> None:
+    """Let the cloud receive until no device has anything left to say.
 
-
-def wait_for_silence(devices: Sequence[LiveDevice], receive: object, timeout_s: float) -> bool:
-    """Let the cloud receive until no device has anything left to say; False if time ran out first."""
-    assert callable(receive)
+    Raises:
+        FleetError: some still have after ``timeout_s``, or do not answer; named.
+    """
     until_s = time.monotonic() + timeout_s
-    while time.monotonic() < until_s:
+    while True:
         receive()
-        if waiting_messages(devices) == 0:
-            return True
+        talking = [device for device in devices if _waiting(device)]
+        if not talking:
+            return
+        if time.monotonic() > until_s:
+            names = ", ".join(f"{device.device_id} ({device.log})" for device in talking[:3])
+            raise FleetError(f"{len(talking)} devices still have something to say after {timeout_s:g} s: {names}")
         time.sleep(SYNC_EVERY_S / 2)
-    return False
+
+
+def _waiting(device: LiveDevice) -> bool:
+    """Whether a device has messages that the cloud does not; one that does not answer may have."""
+    said = device.ask("/health")
+    return said is None or int(said["outbox"]["waiting"]) > 0

@@ -2,9 +2,10 @@
 
     params of the season ─► headland retrain ─► headland rollout ─► a season without network ─► headland sync ─► next
 
-Everything lies in one folder: ``project`` (a copy, each season a commit), ``devices`` (their homes) and
-``history.json``, to which a season is added once it is over. Stopped anywhere, the season under way is played again
-from its start: what was published, rolled out and received stays as it is.
+The parts of a season, each repeatable; ``flows/seasons.py`` puts them in order. Everything lies in one folder:
+``project`` (a copy, each season a commit), ``devices`` (their homes) and ``history.json``, to which a season is added
+once it is over. Stopped anywhere, the season under way is played again from its start: what was published, rolled out
+and received stays as it is.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tasks.fleet.folder import FleetFolder
 from tasks.fleet.ingest import ingest_folder
 from tasks.fleet.live import LiveDevice, put_records, running
 from tasks.fleet.repository import Repository
-from tasks.fleet.season_devices import make_devices, network, wait_for_silence
+from tasks.fleet.season_devices import crop_of, make_devices, network, wait_for_silence
 from tasks.fleet.season_play import Played, clear_fields, fleet_fields, home_site, play_season, season_params
 from tasks.fleet.season_project import change_params, commit, make_project, set_season
 from tasks.fleet.store import Store
@@ -44,7 +45,8 @@ Say = Callable[[str], None]
 CROPS: tuple[Crop, ...] = ("maize", "wheat")
 GATE_REFUSED, HALTED = 4, 6
 _COMMISSIONING_MORNINGS = 30
-_SILENCE_S = 300.0
+SILENCE_S = 300.0
+_ANSWER_S = 120.0
 _CHOOSING_S = 300.0
 # Waves follow on each other as fast as devices report; what a wave waits for in the field is a day, here seconds.
 _AT_ONCE = {"rollout.soak_h": 0.0, "rollout.minimum_reports": 2, "rollout.wave_shares": [0.25, 1.0]}
@@ -79,6 +81,10 @@ class Play:
     def fleet(self) -> FleetFolder:
         """Its fleet."""
         return FleetFolder.of(self.project)
+
+    def bundle(self, as_of: int) -> Path:
+        """What a season's retrain makes."""
+        return self.project / "data" / "bundle" / f"headland-{as_of}.tar"
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -123,43 +129,60 @@ def roll_out(play: Play) -> dict[str, Any]:
     }
 
 
-def season(play: Play, as_of: int) -> dict[str, Any]:
-    """Play one season from its retrain to its sync; what it came to."""
-    started_s = time.monotonic()
-    made_from = retrain(play, as_of)
-    bundle = play.project / "data" / "bundle" / f"headland-{as_of}.tar"
-    before = _counts(play)
+def bring_to_devices(play: Play, as_of: int) -> dict[str, Any]:
+    """Roll the season's release out to the devices, which have a network meanwhile; what came of it.
+
+    Returns:
+        What ``roll_out`` does, and ``running``: the release counter of each device afterwards, None without one.
+
+    Raises:
+        FleetError: devices still have something to say after ``SILENCE_S``.
+    """
     devices = make_devices(play.folder / "devices", play.fleet, play.devices)
     with network(play.folder / "devices", play.fleet):
         commission(play, devices, as_of)
         with running(devices):
             rollout = roll_out(play)
-            wait_for_silence(devices, lambda: receive(play), _SILENCE_S)
-            releases = [device.ask("/health") for device in devices]
+            wait_for_silence(devices, lambda: receive(play), SILENCE_S)
+            return {**rollout, "running": [_running_release(device) for device in devices]}
+
+
+def farm_offline(play: Play, as_of: int) -> list[Played]:
+    """Let the devices farm the season without a network, and choose what to send of it."""
+    bundle = play.bundle(as_of)
+    devices = make_devices(play.folder / "devices", play.fleet, play.devices)
     with running(devices) as fleet:
-        fleet.wait(lambda device: device.ask("/health"), 120.0, "answer")
+        fleet.wait(lambda device: device.ask("/health"), _ANSWER_S, "answer")
         clear_fields(devices)
-        played = farm_offline(play, devices, bundle)
+        played = _farm(play, devices, bundle)
         fleet.wait(lambda device: _has_chosen(device, played), _CHOOSING_S, "choose records of their season")
+    for each in played:
+        play.say(f"{each.crop} {each.season}: {each.fields} fields, {each.advised} mornings advised")
+    return played
+
+
+def bring_home(play: Play, as_of: int) -> dict[str, Any]:
+    """Give the devices a network until all is said, and make a version of the field's data of it.
+
+    Returns:
+        ``messages``, ``bytes`` and ``events`` of this season, ``total`` of all so far, ``version`` and ``rows``.
+
+    Raises:
+        FleetError: devices still have something to say after ``SILENCE_S``.
+    """
+    devices = make_devices(play.folder / "devices", play.fleet, play.devices)
     with network(play.folder / "devices", play.fleet), running(devices):
-        wait_for_silence(devices, lambda: receive(play), _SILENCE_S)
+        wait_for_silence(devices, lambda: receive(play), SILENCE_S)
     said = command(play, "sync", "--json")[1]
     synced = json.loads(said[said.index("{") :])
-    after = _counts(play)
     commit(play.project, f"Field data of season {as_of}")
-    return {
-        "as_of": as_of,
-        "commit": made_from,
-        "seconds": round(time.monotonic() - started_s),
-        "release": _release_of(play, bundle),
-        "rollout": rollout,
-        "running": [(said or {}).get("release", {}).get("counter") for said in releases],
-        "played": [each.as_dict() for each in played],
-        "sync": {**_since(before, after), "version": synced["version"], "rows": synced["rows"]},
-    }
+    # Counted from the last season that is over: one that was stopped and is played again counts once.
+    total = _counts(play)
+    before = play.history[-1]["sync"]["total"] if play.history else {part: {} for part in total}
+    return {**_since(before, total), "total": total, "version": synced["version"], "rows": synced["rows"]}
 
 
-def farm_offline(play: Play, devices: Sequence[LiveDevice], bundle: Path) -> list[Played]:
+def _farm(play: Play, devices: Sequence[LiveDevice], bundle: Path) -> list[Played]:
     """Farm the season's fields of each crop, both crops at a time."""
     params = play.params()
     sites = read_sites(params, play.project / "data" / "weather")
@@ -170,22 +193,19 @@ def farm_offline(play: Play, devices: Sequence[LiveDevice], bundle: Path) -> lis
 
     grown = [crop for crop in CROPS if any(device.home.settings().crop == crop for device in devices)]
     with ThreadPoolExecutor(len(grown)) as pool:
-        played = list(pool.map(one, grown))
-    for each in played:
-        play.say(f"{each.crop} {each.season}: {each.fields} fields, {each.advised} mornings advised")
-    return played
+        return list(pool.map(one, grown))
 
 
 def commission(play: Play, devices: Sequence[LiveDevice], as_of: int) -> None:
     """Give each device whose inbox is empty last year's mornings of a field, for a release on trial to answer for."""
     params = season_params(play.params(), as_of - 1)
     sites = read_sites(params, play.project / "data" / "weather")
-    for device in devices:
+    for number, device in enumerate(devices):
         if any(device.home.inbox.iterdir()):
             continue
-        crop = device.home.settings().crop
-        site = sites[home_site(params, crop)]  # type: ignore[arg-type]  # settings were checked
-        (field,) = fleet_fields(params, crop, params.season_of(site.name), 1)  # type: ignore[arg-type]  # as above
+        crop = crop_of(number)
+        site = sites[home_site(params, crop)]
+        (field,) = fleet_fields(params, crop, params.season_of(site.name), 1)
         weather = {site.name: site.season_weather(field.season)}
         log = farm((field,), weather, params.sensors, params.seed, Nothing())
         put_records(device, field, log.records[0, :_COMMISSIONING_MORNINGS])
@@ -225,13 +245,24 @@ def command(play: Play, *words: str, may_end_with: Sequence[int] = ()) -> tuple[
     return done.returncode, done.stdout.decode(errors="replace")
 
 
-def add_to_history(play: Play, found: dict[str, Any]) -> None:
+def add_to_history(
+    play: Play, as_of: int, made_from: str, rollout: dict[str, Any], played: Sequence[Played], sync: dict[str, Any]
+) -> None:
     """A season is over."""
+    found = {
+        "as_of": as_of,
+        "commit": made_from,
+        "release": release_of(play, as_of),
+        "rollout": rollout,
+        "played": [each.as_dict() for each in played],
+        "sync": sync,
+    }
     write_json(play.folder / "history.json", [*play.history, found])
 
 
-def _release_of(play: Play, bundle: Path) -> dict[str, Any]:
-    """What was made, how large it is, and how large its patch from the latest release before, if it was published."""
+def release_of(play: Play, as_of: int) -> dict[str, Any]:
+    """What a season's retrain made: its size, and that of its patch from the latest release before, if there is one."""
+    bundle = play.bundle(as_of)
     opened = open_bundle(bundle)
     signed = Repository(play.fleet.root, "releases").targets()
     earlier = [each["release"]["sha256"] for each in play.history]
@@ -247,6 +278,13 @@ def _release_of(play: Play, bundle: Path) -> dict[str, Any]:
         "bytes": bundle.stat().st_size,
         "patch_bytes": patches[-1] if patches else None,
     }
+
+
+def _running_release(device: LiveDevice) -> int | None:
+    """Counter of the release that a device says it runs."""
+    release = (device.ask("/health") or {}).get("release") or {}
+    counter = release.get("counter")
+    return counter if isinstance(counter, int) else None
 
 
 def _has_chosen(device: LiveDevice, played: Sequence[Played]) -> bool:

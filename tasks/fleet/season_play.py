@@ -155,10 +155,3 @@ def clear_fields(devices: Sequence[LiveDevice]) -> None:
 def season_params(params: Params, as_of: int) -> Params:
     """The same params for another season."""
     return params.model_copy(update={"as_of": as_of})
-
-
-def gain(played: Played) -> tuple[float, float]:
-    """Mean gain over the strong baseline and its standard error over fields, USD/ha."""
-    values = np.array(played.gain_usd_ha)
-    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
-    return float(values.mean()), error

@@ -42,7 +42,7 @@ def write_page(folder: Path, history: History) -> Path:
 def render(history: History) -> str:
     """The page's text."""
     first, last = history[0]["as_of"], history[-1]["as_of"]
-    devices = len(history[-1]["running"])
+    devices = len(history[-1]["rollout"]["running"])
     return page(
         title=f"Headland: seasons {first} to {last} of a fleet",
         lead=[
@@ -166,23 +166,27 @@ def _sync(history: History) -> Section:
 
 
 def _bytes_figure(history: History) -> Figure:
-    years = [season["as_of"] for season in history]
     everything = [sum(each["everything_bytes"] for each in season["played"]) / 1000 for season in history]
     sent = [season["sync"]["bytes"].get("record", 0) / 1000 for season in history]
-    with canvas(2.6) as (figure, (ax,)):
-        ax.bar(years, everything, color=GREY, label="all records")
-        ax.bar(years, sent, color=BLUE, label="records sent")
-        ax.set_xlabel("season")
-        ax.set_ylabel("kB")
-        _years(ax)
-        legend_below(figure, ax)
     return Figure(
         "bytes",
-        svg(figure),
+        _kilobytes(history, ("all records", GREY, everything), ("records sent", BLUE, sent)),
         f"Bytes of records sent, {sum(sent):.0f} kB, against all records, {sum(everything):.0f} kB.",
         "Bytes of record messages, before they are packed, against those of all records in the same form.",
         _SENT,
     )
+
+
+def _kilobytes(history: History, *series: tuple[str, str, list[float]]) -> bytes:
+    """Bars of name, colour and kB by season, each before those that came first."""
+    with canvas(2.6) as (figure, (ax,)):
+        for name, colour, values in series:
+            ax.bar([season["as_of"] for season in history], values, color=colour, label=name)
+        ax.set_xlabel("season")
+        ax.set_ylabel("kB")
+        _years(ax)
+        legend_below(figure, ax)
+    return svg(figure)
 
 
 def _releases(history: History) -> Section:
@@ -190,14 +194,14 @@ def _releases(history: History) -> Section:
     for season in history:
         release, rollout = season["release"], season["rollout"]
         patch = release["patch_bytes"]
-        runs = [counter for counter in season["running"] if counter is not None]
+        runs = [counter for counter in rollout["running"] if counter is not None]
         rows.append(
             (
                 str(season["as_of"]),
                 str(release["counter"]),
                 season["commit"][:10],
                 rollout["status"],
-                f"{sum(counter == release['counter'] for counter in runs)} of {len(season['running'])}",
+                f"{sum(counter == release['counter'] for counter in runs)} of {len(rollout['running'])}",
                 str(season["sync"]["events"].get("rolled_back", 0)),
                 str(season["sync"]["events"].get("refused", 0)),
                 f"{release['bytes'] / 1000:.0f}",
@@ -217,19 +221,11 @@ def _releases(history: History) -> Section:
 
 
 def _release_figure(history: History) -> Figure:
-    years = [season["as_of"] for season in history]
     whole = [season["release"]["bytes"] / 1000 for season in history]
     patch = [(season["release"]["patch_bytes"] or season["release"]["bytes"]) / 1000 for season in history]
-    with canvas(2.6) as (figure, (ax,)):
-        ax.bar(years, whole, color=GREY, label="whole bundle")
-        ax.bar(years, patch, color=ORANGE, label="what a device fetches")
-        ax.set_xlabel("season")
-        ax.set_ylabel("kB")
-        _years(ax)
-        legend_below(figure, ax)
     return Figure(
         "updates",
-        svg(figure),
+        _kilobytes(history, ("whole bundle", GREY, whole), ("what a device fetches", ORANGE, patch)),
         "Size of each season's bundle and of the patch that devices fetched.",
         "Size of each release, and of the patch by which a device gets it from the release before.",
         _RAN,

@@ -39,7 +39,7 @@ def test_two_seasons_close_the_loop(tmp_path: Path) -> None:
     assert [season["as_of"] for season in history] == [2009, 2010]
     for season in history:
         assert season["rollout"]["status"] == "completed"
-        assert season["running"] == [season["release"]["counter"]] * 4
+        assert season["rollout"]["running"] == [season["release"]["counter"]] * 4
         assert {each["crop"] for each in season["played"]} == {"maize", "wheat"}
         assert all(each["advised"] > 100 for each in season["played"])
         sent = season["sync"]["bytes"]["record"]
