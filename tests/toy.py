@@ -67,7 +67,7 @@ write_bundle(Path(f"data/bundle/headland-{{sys.argv[1]}}.tar"), int(sys.argv[1])
 """
 
 
-def write_bundle(path: Path, as_of: int = 2009, members: dict[str, bytes] | None = None) -> Path:
+def write_bundle(path: Path, as_of: int = 2009, members: dict[str, bytes] | None = None, *, counter: int = 1) -> Path:
     """Write a valid bundle whose one model is no net; the same arguments give the same bytes."""
     from headland_edge import bundle
     from headland_edge.features import FEATURES, FEATURES_VERSION
@@ -84,7 +84,7 @@ def write_bundle(path: Path, as_of: int = 2009, members: dict[str, bytes] | None
     }
     manifest = {
         "schema_version": 1,
-        "release": {"counter": 1, "as_of": as_of},
+        "release": {"counter": counter, "as_of": as_of},
         "hardware": {"min_ram_mb": 64, "arch": ["x86_64"]},
         "features_version": FEATURES_VERSION,
         "inputs": [{"name": f.name, "unit": f.unit, "scale": f.scale} for f in FEATURES],

@@ -13,27 +13,17 @@ from pathlib import Path
 import polars as pl
 from headland_edge.records import COLUMNS
 
+from tasks.field.schema import MOST_HARVEST_T_HA, SCHEMA, SITE
 from tasks.seasons.schema import KEYS
 
 FIELD = Path("data/field/records")
-FIELD_SITE = "field"
+FIELD_SITE = SITE
 """The site of all field data; its seasons are years of the reference site."""
 TARGET = "yield_t_ha"
 """The target that field data are labelled with."""
 HARVEST = "harvest_t_ha"
 _UNKNOWN = "unknown"
-_MOST_HARVEST_T_HA = 30.0
-_FROM_FILE: dict[str, pl.DataType | type[pl.DataType]] = {
-    "crop": pl.String,
-    "site": pl.String,
-    "season": pl.Int32,
-    "field_id": pl.String,
-    "days_after_sowing": pl.Int32,
-    "date": pl.Date,
-    "sowing_date": pl.Date,
-    **dict.fromkeys(COLUMNS, pl.Float64),
-    HARVEST: pl.Float64,
-}
+_FROM_FILE = {name: kind for name, kind in SCHEMA.items() if name not in ("why", "release_counter")}
 
 
 class FieldDataError(ValueError):
@@ -85,7 +75,7 @@ def field_rows(file: FieldFile) -> pl.DataFrame:
             f"{file.path}: {max(foreign.height, 1)} rows are not {file.crop} at {FIELD_SITE} in season {file.season}"
         )
     whole = pl.col("days_after_sowing") == pl.int_range(pl.len()).over("field_id")
-    harvest = pl.col(HARVEST).filter(pl.col(HARVEST).is_between(0.0, _MOST_HARVEST_T_HA)).first()
+    harvest = pl.col(HARVEST).filter(pl.col(HARVEST).is_between(0.0, MOST_HARVEST_T_HA)).first()
     return (
         rows.drop_nulls(["field_id", "days_after_sowing", "sowing_date", "date"])
         .filter(pl.col("sowing_date") == pl.col("sowing_date").min().over("field_id"))

@@ -22,7 +22,8 @@ from tasks.compression.onnx_graph import (
 from tasks.compression.prune import prune
 from tasks.compression.quantize import KEPT_FLOAT, Attempt, QuantizeError, control, quantize
 from tasks.compression.refit import refit_last_layer
-from tasks.training.nets import Architecture, build, folded
+from tasks.training.nets import Architecture, folded
+from tests.compression.settled import settled
 
 SHAPE = Architecture(channels=6, window_days=20, widths=(16, 24, 16), head=16, kernel=3)
 
@@ -34,16 +35,7 @@ def run(model: bytes, windows: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def net() -> nn.Sequential:
-    torch.manual_seed(5)
-    fresh = build(SHAPE)
-    for _ in range(10):
-        fresh(torch.randn(64, 6, 20) * 1.5 + 0.3)
-    return fresh.eval()
-
-
-@pytest.fixture(scope="module")
-def shown() -> np.ndarray:
-    return np.random.default_rng(8).normal(0.3, 1.5, (128, 6, 20)).astype(np.float32)
+    return settled(SHAPE)
 
 
 @pytest.fixture(scope="module")

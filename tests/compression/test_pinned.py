@@ -30,6 +30,7 @@ from tasks.training.nets import Architecture, build, folded
 from tasks.training.store import save_net
 from tasks.training.train import train
 from tasks.training.trainer import ONE_PROCESS
+from tests.compression.settled import settled
 from tests.edge.small_bundle import conv_net
 from tests.training.project import make_project
 
@@ -37,17 +38,8 @@ SHAPE = Architecture(channels=6, window_days=20, widths=(16, 24), head=16, kerne
 
 
 @pytest.fixture(scope="module")
-def shown() -> np.ndarray:
-    return np.random.default_rng(8).normal(0.3, 1.5, (128, 6, 20)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
 def net() -> nn.Sequential:
-    torch.manual_seed(5)
-    fresh = build(SHAPE)
-    for _ in range(10):
-        fresh(torch.randn(64, 6, 20) * 1.5 + 0.3)
-    return fresh.eval()
+    return settled(SHAPE)
 
 
 @pytest.fixture(scope="module")

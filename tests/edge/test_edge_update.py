@@ -306,7 +306,7 @@ def test_a_release_whose_trial_fails_is_refused_and_one_that_meets_a_full_disk_i
     assign(fleet, release(2))
 
     def full(data: bytes, sha256: str, here: Device) -> Accepted:
-        raise OSError(28, "No space left on device", "/tmp/x")
+        raise OSError(28, "No space left on device", "bundle.tar")
 
     outcome = device.look(accepting=full)
     assert brief(outcome)[:2] == ("waiting", "disk")

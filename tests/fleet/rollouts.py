@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from headland_edge import bundle
-from headland_edge.features import FEATURES, FEATURES_VERSION
 from headland_edge.messages import Message
-from headland_edge.rules import FourStageRule
 from headland_edge.uplink import FolderUplink
 
 from tasks.fleet.assign import assigned
@@ -17,32 +14,12 @@ from tasks.fleet.ingest import ingest_folder
 from tasks.fleet.keys import Keyring, create
 from tasks.fleet.publish import publish
 from tasks.fleet.store import Store
+from tests.toy import write_bundle
 
 
 def make_bundle(path: Path, counter: int, as_of: int = 2009) -> Path:
-    """A valid bundle whose one model is no net."""
-    rule = FourStageRule((0.5, 0.5, 0.5, 0.5), (30, 60, 90, 120), 25.0, 5.0).to_dict()
-    model = {
-        "file": "model",
-        "crops": ["maize"],
-        "window_days": 64,
-        "target": {"name": "depletion_frac", "unit": "1", "offset": 0.0, "scale": 1.0},
-        "golden": {"inputs": "model", "outputs": "model", "tolerance": 0.1},
-        "kind": "int8",
-    }
-    manifest = {
-        "schema_version": 1,
-        "release": {"counter": counter, "as_of": as_of},
-        "hardware": {"min_ram_mb": 64, "arch": ["x86_64"]},
-        "features_version": FEATURES_VERSION,
-        "inputs": [{"name": f.name, "unit": f.unit, "scale": f.scale} for f in FEATURES],
-        "models": {"irrigation": model},
-        "policy": {"maize": {"rule": rule, "sensor_rule": rule}},
-        "budgets": {"latency_p99_ms": 2.0, "peak_rss_mb": 80.0},
-        "lineage": {"git_commit": "abc", "data": {"weather": "1f"}},
-    }
-    bundle.write_bundle(path, manifest, {"model": b"no net %d" % counter})
-    return path
+    """A valid bundle whose one model is no net, another one for each counter."""
+    return write_bundle(path, as_of, {"model": b"no net %d" % counter}, counter=counter)
 
 
 def make_fleet(root: Path, counters: Iterable[int] = (1,), now_s: float = 0.0) -> tuple[FleetFolder, list[str]]:
