@@ -88,10 +88,8 @@ def test_a_first_release_by_hand_is_tried_here_and_a_second_one_is_not_taken(
     broken.write_bytes(release.path.read_bytes()[:-512])
     assert command(capsys, "init", "--home", home.root, "--bundle", broken)[0] == 7
     assert Slots(home.slots).running() is None
-    slow = command(capsys, "init", "--home", home.root, "--bundle", release.path)
-    if slow[0] == 7 and "budget" in slow[2]:
-        pytest.skip("this machine is too busy for the trial's latency budget")
-    assert slow[1]["installed"] == {"sha256": release.sha256, "counter": 7}
+    _, done, _ = command(capsys, "init", "--home", home.root, "--bundle", release.path)
+    assert done["installed"] == {"sha256": release.sha256, "counter": 7}
     assert not Slots(home.slots).on_trial
     other = make_bundle(tmp_path / "other.tar", constant_nets(0.4), 8)
     code, _, said = command(capsys, "init", "--home", home.root, "--bundle", other.path)
