@@ -8,11 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tasks.crops.interface import DailyWeather
 from tasks.params import Params, load
 
 ROOT = Path(__file__).parents[1]
+
+# How fast a machine draws examples is no property of the code.
+settings.register_profile("headland", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("headland")
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,9 @@
 1. The running release advises, or refuses with a reason. Whatever else it does counts as its failure: it is given up
    (``Release.fail``), and the release before answers in its place.
 2. The answer goes to the board, for HTTP and MQTT.
-3. ``keep`` hands it over to journal and outbox once all that arrived together is answered: nobody waits for the disk,
-   and no writer's thread competes with an answer. A kill in between loses nothing, as all is answered again.
+3. ``keep`` hands it over to the journal, and to the outbox if it is worth its bytes, once all that arrived together is
+   answered: nobody waits for the disk, and no writer's thread competes with an answer. A kill in between loses
+   nothing, as all is answered again.
 4. A release on trial is also asked about mornings before, until it has answered ``local.probation_advices`` of them,
    and is then confirmed. So a device that is switched off every night gets through a trial as well.
 
@@ -100,7 +101,7 @@ class Advising:
             records,
         )
         self._journal.put(entry)
-        if "refused" not in said:
+        if _worth_telling(said):
             self._outbox.put(_message(self._settings.device_id, field, said))
 
     def _prove(self, loaded: Loaded, field: str, records: Records) -> None:
@@ -134,17 +135,27 @@ def _said(loaded: Loaded, field: str, records: Records) -> Said:
     return {**plain, "advice_id": advice_id(field, loaded.sha256, records)}
 
 
+def _dose(said: Said) -> str:
+    return "irrigation_mm" if "irrigation_mm" in said else "nitrogen_kg_ha"
+
+
+def _worth_telling(said: Said) -> bool:
+    """Whether an answer is worth its bytes on a metered link: something is to be done, or something was missing.
+
+    Most mornings say "nothing today"; they stay in the journal, and health counts them.
+    """
+    return "refused" not in said and bool(said[_dose(said)] or said["fallbacks"])
+
+
 def _message(device_id: str, field: str, said: Said) -> Message:
     day = date.fromisoformat(said["date"])
-    dose = "irrigation_mm" if "irrigation_mm" in said else "nitrogen_kg_ha"
     body = {
         "advice_id": said["advice_id"],
         "field": field,
         "date": said["date"],
         "crop": said["crop"],
-        dose: said[dose],
+        _dose(said): said[_dose(said)],
         "release_counter": said["release"]["counter"],
-        "bundle_sha256": said["bundle_sha256"],
         "fallbacks": said["fallbacks"],
     }
     return Message(device_id, "advice", clock_s((day - _EPOCH).days * 86_400.0), body)

@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "run", "the service: advice whenever records arrive, until SIGTERM")
     update = _add(commands, "update", "look once for an update")
     update.add_argument("--stick", type=Path, metavar="FOLDER", help="take it from a stick instead of the network")
+    update.add_argument("--forgive", action="store_true", help="first forget which releases failed here")
     status = _add(commands, "status", "what runs, what failed, what waits")
     status.add_argument("--latest", type=int, default=5, metavar="N", help="so many advices given last (5)")
     trace = _add(commands, "trace", "all an advice rests on, offline")

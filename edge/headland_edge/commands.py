@@ -46,6 +46,11 @@ def update(options: argparse.Namespace) -> int:
     from headland_edge.update import update as look
 
     home = Home(options.home)
+    if options.forgive:
+        from headland_edge.slots import Slots, slots_locked
+
+        with slots_locked(home):
+            Slots(home.slots).forgive()
     outcome = look(home, stick=options.stick)
     _print(last_outcome(home) or {"state": outcome.state, "code": outcome.code, "text": outcome.text})
     return outcome.exit_code

@@ -210,10 +210,10 @@ class Slots:
         if sha256 not in self._state.bad:
             self._write(replace(self._state, bad=(*self._state.bad, sha256)[-_MOST_BAD:]))
 
-    def forgive(self, sha256: str) -> None:
-        """Let a release that failed here be tried once more."""
-        if sha256 in self._state.bad:
-            self._write(replace(self._state, bad=tuple(each for each in self._state.bad if each != sha256)))
+    def forgive(self) -> None:
+        """Let releases that failed here be tried once more."""
+        if self._state.bad:
+            self._write(replace(self._state, bad=()))
 
     def _count_start(self, starts: int) -> None:
         try:

@@ -180,7 +180,7 @@ def test_a_release_marked_bad_is_remembered_until_it_is_forgiven(tmp_path: Path)
     slots.mark_bad(bundle(2)[1])
     slots.mark_bad(bundle(2)[1])
     assert Slots(tmp_path).bad == {bundle(2)[1]}
-    slots.forgive(bundle(2)[1])
+    slots.forgive()
     assert Slots(tmp_path).bad == frozenset()
 
 

@@ -317,7 +317,7 @@ def test_a_release_whose_trial_fails_is_refused_and_one_that_meets_a_full_disk_i
 
     assert brief(device.look(accepting=slow))[:2] == ("refused", "slow")
     assert brief(device.look())[:2] == ("refused", "slow")
-    Slots(device.home.slots).forgive(TWO)
+    Slots(device.home.slots).forgive()
     assert device.look().state == "installed"
 
 
