@@ -90,7 +90,10 @@ def accept(data: bytes, sha256: str, device: Device, timeout_s: float = TIMEOUT_
             raise NotAccepted("golden", f"{name}: differs by {difference:g} from its golden outputs, not {tolerance:g}")
     latency, memory = float(found["latency_p99_ms"]), float(found["peak_rss_mb"])
     if not latency <= budgets.latency_p99_ms:
-        raise NotAccepted("slow", f"advice takes {latency:.2f} ms (p99), the budget is {budgets.latency_p99_ms:g} ms")
+        raise NotAccepted(
+            "slow",
+            f"advice takes {latency:.2f} ms of processor time (p99), the budget is {budgets.latency_p99_ms:g} ms",
+        )
     if not memory <= budgets.peak_rss_mb:
         raise NotAccepted("memory", f"it takes {memory:.0f} MB, the budget is {budgets.peak_rss_mb:g} MB")
     return Accepted(bundle, latency, memory)

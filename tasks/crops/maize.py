@@ -1,4 +1,4 @@
-"""Maize on the ``aquacrop`` package (FAO's crop-water model), a batch of fields at a time.
+"""Maize on the ``aquacrop`` package (FAO's crop-water model), compiled, a batch of fields at a time.
 
 AquaCrop knows no nitrogen: doses are counted in the harvest and change nothing else.
 """
@@ -6,14 +6,18 @@ AquaCrop knows no nitrogen: doses are counted in the harvest and change nothing 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from difflib import get_close_matches
 
 import numpy as np
 
 from tasks.crops.interface import DailyWeather, Decision, Field, FieldError, FloatArray, Harvest, Morning
-from tasks.crops.maize_season import SOILS, MaizeSeason, WeatherDay, aquacrop_weather
+from tasks.crops.maize_start import SOILS, compiled, example, layer_water, of_soil, of_year
 
+EXTINCTION = 0.65
+"""Light extinction of a maize canopy, for Beer's law between canopy cover and leaf area index."""
+_ET0_FLOOR_MM = 0.1
+"""As in aquacrop's own reader of weather."""
 _WEATHER = ("tmin_c", "tmax_c", "rain_mm", "et0_mm")
 
 
@@ -33,8 +37,8 @@ def _check_field(field: Field) -> None:
         raise FieldError(f"field {field.field_id}: season_days is {field.season_days}; give at least one day")
 
 
-def _season_weather(field: Field, weather: Mapping[str, DailyWeather]) -> list[WeatherDay]:
-    """The field's weather, one row a day from its sowing date on."""
+def _season_weather(field: Field, weather: Mapping[str, DailyWeather]) -> FloatArray:
+    """The field's weather from its sowing date on, shape (days, 4), in aquacrop's own order."""
     if field.site not in weather:
         raise FieldError(f"field {field.field_id}: no weather for site '{field.site}', only for {sorted(weather)}")
     site = weather[field.site]
@@ -50,7 +54,19 @@ def _season_weather(field: Field, weather: Mapping[str, DailyWeather]) -> list[W
     columns = [getattr(site, name)[start:stop] for name in _WEATHER]
     for name, column in zip(_WEATHER, columns, strict=True):
         _check_gaps(field, name, column)
-    return aquacrop_weather(*(column.tolist() for column in columns))
+    return np.stack([*columns[:3], np.maximum(columns[3], _ET0_FLOOR_MM)], axis=1)
+
+
+def _season_weathers(fields: tuple[Field, ...], weather: Mapping[str, DailyWeather]) -> list[FloatArray]:
+    """``_season_weather`` of every field, looked up once for fields that share it."""
+    found: dict[tuple[str, date, int], FloatArray] = {}
+    rows = []
+    for field in fields:
+        key = (field.site, field.sowing_date, field.season_days)
+        if key not in found:
+            found[key] = _season_weather(field, weather)
+        rows.append(found[key])
+    return rows
 
 
 def _check_gaps(field: Field, name: str, column: FloatArray) -> None:
@@ -78,53 +94,93 @@ class MaizeBatch:
         """
         for field in fields:
             _check_field(field)
-        rows = [_season_weather(field, weather) for field in fields]
+        rows = _season_weathers(fields, weather)
         self.fields = fields
-        self._seasons = [MaizeSeason(field, row) for field, row in zip(fields, rows, strict=True)]
-        self._nitrogen_kg_ha = np.zeros(len(fields))
+        self._model = compiled()
+        self._weather = np.zeros((len(fields), max(len(row) for row in rows), len(_WEATHER)))
+        for i, row in enumerate(rows):
+            self._weather[i, : len(row)] = row
+        years, self._year = np.unique([field.sowing_date.year for field in fields], return_inverse=True)
+        soils, self._soil = np.unique([field.soil for field in fields], return_inverse=True)
+        self._crops, self._co2s = (np.concatenate(each) for each in zip(*map(of_year, years.tolist()), strict=True))
+        starts, profiles, self._soils = (
+            np.concatenate(each) for each in zip(*map(of_soil, soils.tolist()), strict=True)
+        )
+        self._states, self._profiles = starts[self._soil], profiles[self._soil]
+        wilting, available = np.array([layer_water(soil) for soil in soils.tolist()]).transpose(1, 0, 2)
+        water_pct = 100 * np.array([field.initial_water_frac for field in fields])[:, None]
+        self._states["th"] = wilting[self._soil] + water_pct / 100 * available[self._soil]
+        self._states["thini"] = self._states["th"]
+        self._management, self._ground = (each.copy() for each in example()[-2:])
+        self._days = np.zeros(len(fields), dtype=np.int64)
+        self._season_days = np.array([field.season_days for field in fields], dtype=np.int64)
+        self._active = np.ones(len(fields), dtype=np.bool_)
+        self._irrigation_mm, self._nitrogen_kg_ha = np.zeros((2, len(fields)))
 
     def morning(self) -> Morning:
         """True state this morning. Calling it twice changes nothing."""
-        active = np.array([season.active for season in self._seasons], dtype=np.bool_)
-        depletion, taw, lai, biomass = np.full((4, len(self.fields)), np.nan)
-        for i in np.flatnonzero(active):
-            season = self._seasons[i]
-            depletion_mm, taw[i] = season.root_zone()
-            depletion[i] = depletion_mm / taw[i]
-            lai[i], biomass[i] = season.lai, season.biomass_t_ha
+        told = np.full((4, len(self.fields)), np.nan)
+        self._model.morning_fields(
+            self._states,
+            self._profiles,
+            self._crops,
+            self._soils,
+            self._year,
+            self._soil,
+            self._active,
+            EXTINCTION,
+            told,
+        )
+        depletion_mm, taw_mm, lai, biomass_t_ha = told
         nothing = np.full(len(self.fields), np.nan)
-        return Morning(active, depletion, taw, lai, nothing, nothing.copy(), biomass)
+        return Morning(self._active.copy(), depletion_mm / taw_mm, taw_mm, lai, nothing, nothing.copy(), biomass_t_ha)
 
     def step(self, decision: Decision) -> None:
         """Let today happen. Raises ValueError on negative or NaN amounts for an active field, before anything grows."""
-        active = [i for i, season in enumerate(self._seasons) if season.active]
-        self._check_amounts("irrigation_mm", decision.irrigation_mm, active)
-        self._check_amounts("nitrogen_kg_ha", decision.nitrogen_kg_ha, active)
-        for i in active:
-            self._seasons[i].step(float(decision.irrigation_mm[i]))
-            self._nitrogen_kg_ha[i] += decision.nitrogen_kg_ha[i]
+        self._check_amounts("irrigation_mm", decision.irrigation_mm)
+        self._check_amounts("nitrogen_kg_ha", decision.nitrogen_kg_ha)
+        applied_mm = np.asarray(decision.irrigation_mm, dtype=np.float64)
+        self._irrigation_mm[self._active] += applied_mm[self._active]
+        self._nitrogen_kg_ha[self._active] += decision.nitrogen_kg_ha[self._active]
+        self._model.step_fields(
+            self._states,
+            self._profiles,
+            self._crops,
+            self._co2s,
+            self._soils,
+            self._management,
+            self._ground,
+            self._year,
+            self._soil,
+            self._weather,
+            self._active,
+            applied_mm,
+            self._days,
+            self._season_days,
+        )
 
-    def _check_amounts(self, name: str, amounts: FloatArray, active: list[int]) -> None:
+    def _check_amounts(self, name: str, amounts: FloatArray) -> None:
         if amounts.shape != (len(self.fields),):
             raise FieldError(f"{name} has shape {amounts.shape}; give one value for each of {len(self.fields)} fields")
-        for i in active:
-            if not (np.isfinite(amounts[i]) and amounts[i] >= 0):
-                raise FieldError(
-                    f"field {self.fields[i].field_id}: {name} is {amounts[i]} on day {self._seasons[i].days} after"
-                    " sowing; decide a number from 0 up"
-                )
+        bad = np.flatnonzero(self._active & ~(np.isfinite(amounts) & (amounts >= 0)))
+        if bad.size:
+            i = int(bad[0])
+            raise FieldError(
+                f"field {self.fields[i].field_id}: {name} is {amounts[i]} on day {self._days[i]} after sowing;"
+                " decide a number from 0 up"
+            )
 
     @property
     def finished(self) -> bool:
         """No field is active any more and none will be."""
-        return not any(season.active for season in self._seasons)
+        return not self._active.any()
 
     def harvest(self) -> Harvest:
         """Outcome so far; final once ``finished``."""
         return Harvest(
-            yield_t_ha=np.array([season.yield_t_ha for season in self._seasons]),
-            irrigation_mm=np.array([season.irrigation_mm for season in self._seasons]),
+            yield_t_ha=self._states["DryYield"].copy(),
+            irrigation_mm=self._irrigation_mm.copy(),
             nitrogen_kg_ha=self._nitrogen_kg_ha.copy(),
-            season_days=np.array([season.days for season in self._seasons], dtype=np.int64),
-            matured=np.array([season.mature for season in self._seasons], dtype=np.bool_),
+            season_days=self._days.copy(),
+            matured=self._states["crop_mature"].copy(),
         )

@@ -32,7 +32,7 @@ from tasks.durable import write_json
 from tasks.fleet.folder import FleetFolder
 from tasks.fleet.ingest import ingest_folder
 from tasks.fleet.live import LiveDevice, put_records, running
-from tasks.fleet.repository import Repository
+from tasks.fleet.repository import FleetError, Repository
 from tasks.fleet.season_devices import crop_of, make_devices, network, wait_for_silence
 from tasks.fleet.season_play import Played, clear_fields, fleet_fields, home_site, play_season, season_params
 from tasks.fleet.season_project import change_params, commit, make_project, set_season
@@ -153,6 +153,8 @@ def farm_offline(play: Play, as_of: int) -> list[Played]:
     devices = make_devices(play.folder / "devices", play.fleet, play.devices)
     with running(devices) as fleet:
         fleet.wait(lambda device: device.ask("/health"), _ANSWER_S, "answer")
+        if all(_running_release(device) is None for device in devices):
+            raise FleetError(f"no device has a release to farm {as_of} with; {play.folder}/log/rollout.txt says why")
         clear_fields(devices)
         played = _farm(play, devices, bundle)
         fleet.wait(lambda device: _has_chosen(device, played), _CHOOSING_S, "choose records of their season")
