@@ -18,6 +18,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,10 @@ from tasks.crops.aquacrop_records import record_of
 
 _NAME = "aquacrop_day"
 _WHOLE = "whole.json"
+
+
+class KernelError(RuntimeError):
+    """The compiled model can't be kept or loaded safely; the message says what to set."""
 
 
 class Example(NamedTuple):
@@ -55,8 +60,15 @@ def example_of(parameters: Any, state: Any) -> Example:
 
 
 def cache_folder() -> Path:
-    """Where compiled models are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headland"
+    """Where compiled models are kept: the user's cache, or a temporary folder where that can't be written."""
+    wanted = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headland"
+    try:
+        wanted.mkdir(parents=True, exist_ok=True)
+        if os.access(wanted, os.W_OK):
+            return wanted
+    except OSError:
+        pass
+    return Path(tempfile.gettempdir()) / f"headland-{os.getuid()}"
 
 
 @cache
@@ -67,7 +79,8 @@ def kernel(example: Any) -> ModuleType:
         example: a function without arguments that returns an ``Example``; the same one each time.
 
     Raises:
-        RuntimeError: aquacrop is installed in another version than the one supported.
+        SourceError: aquacrop is installed in another version than the one supported.
+        KernelError: the cache folder belongs to somebody else.
         OSError: the cache folder can't be written.
     """
     from tasks.crops.aquacrop_source import module_source
@@ -99,7 +112,9 @@ def _processor() -> str:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One process builds, the others wait."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.parent.stat().st_uid != os.getuid():  # code is loaded from it
+        raise KernelError(f"{folder.parent} belongs to another user; set XDG_CACHE_HOME to a folder of your own")
     with folder.with_suffix(".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,11 +24,12 @@ from joblib import Parallel, delayed
 
 from tasks import params as params_module
 from tasks.crops.farm import TRUTHS, SeasonLog, farm
-from tasks.crops.fields import draw_fields
+from tasks.crops.fields import draw_fields, field_rng
 from tasks.crops.interface import Crop, DailyWeather, Field
-from tasks.durable import replacing
+from tasks.durable import replacing, write_json
 from tasks.params import Params
 from tasks.progress import track
+from tasks.seasons.check import maize_differences, summary, wheat_differences
 from tasks.seasons.practices import Practices, draw_practice
 from tasks.seasons.schema import DAILY, SCHEMA
 from tasks.sources.daily import SiteWeather, read_sites
@@ -35,6 +37,9 @@ from tasks.stage_main import end_of_stage
 
 PARAMS = ("seed", "sites", "fields", "sensors")
 SEASONS = Path("data/seasons")
+CARD = Path("metrics/seasons.json")
+CHECKED = 6
+"""Fields of each crop, a season each."""
 _KEYS_METADATA = b"headland.field_keys"
 
 
@@ -180,10 +185,36 @@ def generate(params: Params, root: Path = SEASONS, weather_root: Path = Path("da
     return {"simulated": made, "kept": kept}
 
 
+def check(params: Params, weather_root: Path = Path("data/weather")) -> dict[str, dict[str, Any]]:
+    """Farm ``CHECKED`` random fields of each crop once more on the crop package; by crop, see ``summary``."""
+    sites = read_sites(params, weather_root)
+    found: dict[str, dict[str, Any]] = {}
+    jobs = list(_jobs(params, sites))
+    for crop in sorted({job[0] for job in jobs}):
+        mine = [job for job in jobs if job[0] == crop]
+        rng, ranges = field_rng(params.seed, crop, "check"), params.fields.of(crop)
+        picked = [mine[i] for i in sorted(rng.choice(len(mine), min(CHECKED, len(mine)), replace=False).tolist())]
+        fields = [draw_fields(crop, site, [season], 1, ranges, params.seed) for _, site, season in picked]
+        if crop == "maize":
+            by_field = [
+                maize_differences(each, {site: sites[site].season_weather(season)}, params)
+                for each, (_, site, season) in zip(fields, picked, strict=True)
+            ]
+            found[crop] = summary([each for part in by_field for each in part])
+        else:
+            found[crop] = summary(wheat_differences(tuple(field for each in fields for field in each), params))
+    return found
+
+
 def main() -> None:
     """Run the stage in the current folder."""
-    counts = generate(params_module.load())
+    params = params_module.load()
+    counts = generate(params)
     print(f"seasons: {counts['simulated']} field seasons simulated, {counts['kept']} kept")
+    card = check(params)
+    write_json(CARD, card)
+    for crop, found in card.items():
+        print(f"seasons: {found['compared']} of {crop} on the crop package: {found['exceptions']} differ")
 
 
 if __name__ == "__main__":

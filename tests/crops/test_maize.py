@@ -1,19 +1,17 @@
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 
 import numpy as np
 import pytest
 from aquacrop.utils import get_filepath, prepare_weather
 
-from tasks.crops.interface import DailyWeather, Decision, Field, Harvest, Morning
+from tasks.crops.interface import DailyWeather, Decision, Field, FloatArray, Harvest, Morning
 from tasks.crops.maize import MaizeBatch
 from tasks.crops.maize_start import SOILS
+from tasks.crops.reference import MaizeReference, maize_season
 
-REFERENCE = Path(__file__).with_name("package_maize.py")
+EQUAL = 1e-9
+"""Greatest difference to the package on any value of any morning."""
 CASES = [
     ("SiltClayLoam", 1990, "rainfed", 0.7),
     ("SiltClayLoam", 2012, "rainfed", 0.4),
@@ -59,14 +57,19 @@ def maize(
     return Field(f"{soil}-{year}", "maize", "champion", year, soil, date(year, month, day), days, water)
 
 
-def depth_mm(method: str, day: int, morning: Morning, i: int) -> float:
-    if not morning.active[i] or method == "rainfed":
+def depth_mm(method: str, day: int, frac: float, taw_mm: float) -> float:
+    if method == "rainfed":
         return 0.0
     if method == "weekly":
         return 25.0 if day % 7 == 6 else 0.0
     limit = {"threshold": 25.0, "heavy": 60.0}[method]
-    frac, taw = float(morning.depletion_frac[i]), float(morning.taw_mm[i])
-    return min(limit, frac * taw) if frac > 0.5 else 0.0
+    return min(limit, frac * taw_mm) if frac > 0.5 else 0.0
+
+
+def decided(method: str, day: int, morning: Morning, i: int) -> float:
+    if not morning.active[i]:
+        return 0.0
+    return depth_mm(method, day, float(morning.depletion_frac[i]), float(morning.taw_mm[i]))
 
 
 def apply(irrigation_mm: list[float]) -> Decision:
@@ -77,17 +80,15 @@ def grow(fields: tuple[Field, ...], methods: list[str]) -> tuple[list[Morning], 
     batch, mornings = MaizeBatch(fields, CHAMPION), []
     while not batch.finished:
         mornings.append(batch.morning())
-        batch.step(apply([depth_mm(m, len(mornings) - 1, mornings[-1], i) for i, m in enumerate(methods)]))
+        batch.step(apply([decided(m, len(mornings) - 1, mornings[-1], i) for i, m in enumerate(methods)]))
     return mornings, batch.harvest()
 
 
-def rows(mornings: list[Morning], i: int) -> list[list[str]]:
-    """Field ``i``'s active mornings, bit for bit."""
-    return [
-        [float(x[i]).hex() for x in (m.depletion_frac, m.taw_mm, m.lai, m.biomass_t_ha)]
-        for m in mornings
-        if m.active[i]
-    ]
+def rows(mornings: list[Morning], i: int) -> FloatArray:
+    """Field ``i``'s active mornings, [n, 4]."""
+    return np.array(
+        [[x[i] for x in (m.depletion_frac, m.taw_mm, m.lai, m.biomass_t_ha)] for m in mornings if m.active[i]]
+    )
 
 
 def case_field(case: tuple[str, int, str, float], position: int) -> Field:
@@ -96,60 +97,38 @@ def case_field(case: tuple[str, int, str, float], position: int) -> Field:
 
 
 @pytest.fixture(scope="module")
-def package_seasons() -> list[dict[str, object]]:
-    cases = [
-        {
-            "soil": field.soil,
-            "sowing_date": field.sowing_date.isoformat(),
-            "initial_water_frac": field.initial_water_frac,
-            "season_days": field.season_days,
-            "method": case[2],
-        }
-        for field, case in ((case_field(case, i), case) for i, case in enumerate(CASES))
-    ]
-    done = subprocess.run(
-        [sys.executable, str(REFERENCE)],
-        input=json.dumps(cases),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
-    seasons: list[dict[str, object]] = json.loads(done.stdout)
-    return seasons
+def package_seasons() -> list[MaizeReference]:
+    def season(i: int) -> MaizeReference:
+        method = CASES[i][2]
+        field = case_field(CASES[i], i)
+        return maize_season(field, CHAMPION["champion"], lambda day, frac, taw_mm: depth_mm(method, day, frac, taw_mm))
+
+    return [season(i) for i in range(len(CASES))]
 
 
-def numbers(rows: object) -> np.ndarray:
-    """Hexadecimal rows of numbers, as an array."""
-    return np.array([[float.fromhex(each) for each in row] for row in rows])  # type: ignore[attr-defined]  # rows
-
-
-def test_seasons_equal_the_untouched_package_day_by_day(package_seasons: list[dict[str, object]]) -> None:
+def test_seasons_equal_the_untouched_package_day_by_day(package_seasons: list[MaizeReference]) -> None:
     fields = tuple(case_field(case, i) for i, case in enumerate(CASES))
     mornings, harvest = grow(fields, [case[2] for case in CASES])
     for i, season in enumerate(package_seasons):
-        np.testing.assert_allclose(
-            numbers(rows(mornings, i)), numbers(season["mornings"]), rtol=0, atol=1e-9, err_msg=fields[i].field_id
-        )
-        assert harvest.yield_t_ha[i] == pytest.approx(float.fromhex(str(season["yield_t_ha"])), rel=0, abs=1e-9)
-        assert harvest.irrigation_mm[i] == pytest.approx(float.fromhex(str(season["irrigation_mm"])), rel=0, abs=1e-9)
-        assert season["irrigation_mm"] == season["taken_mm"]
-        assert bool(harvest.matured[i]) == season["matured"]
-        assert harvest.season_days[i] == len(season["mornings"])  # type: ignore[arg-type]
+        np.testing.assert_allclose(rows(mornings, i), season.mornings, rtol=0, atol=EQUAL, err_msg=fields[i].field_id)
+        assert harvest.yield_t_ha[i] == pytest.approx(season.yield_t_ha, rel=0, abs=EQUAL)
+        assert harvest.irrigation_mm[i] == pytest.approx(season.irrigation_mm, rel=0, abs=EQUAL)
+        assert season.irrigation_mm == season.taken_mm
+        assert bool(harvest.matured[i]) == season.matured
+        assert harvest.season_days[i] == len(season.mornings)
 
 
-def test_a_hair_of_difference_is_told_apart(package_seasons: list[dict[str, object]]) -> None:
+def test_a_hair_of_difference_is_told_apart(package_seasons: list[MaizeReference]) -> None:
     field = case_field(CASES[0], 0)
     near = replace(field, initial_water_frac=field.initial_water_frac + 1e-6)
     mornings, harvest = grow((near,), [CASES[0][2]])
-    apart = np.abs(numbers(rows(mornings, 0)) - numbers(package_seasons[0]["mornings"]))
-    assert apart.max() > 1e-8
-    assert abs(harvest.yield_t_ha[0] - float.fromhex(str(package_seasons[0]["yield_t_ha"]))) > 1e-9
+    assert np.abs(rows(mornings, 0) - package_seasons[0].mornings).max() > EQUAL
+    assert abs(harvest.yield_t_ha[0] - package_seasons[0].yield_t_ha) > EQUAL
 
 
-def test_cases_cover_death_drought_and_ample_water(package_seasons: list[dict[str, object]]) -> None:
-    assert {season["matured"] for season in package_seasons} == {True, False}
-    yields = [float.fromhex(str(season["yield_t_ha"])) for season in package_seasons]
+def test_cases_cover_death_drought_and_ample_water(package_seasons: list[MaizeReference]) -> None:
+    assert {season.matured for season in package_seasons} == {True, False}
+    yields = [season.yield_t_ha for season in package_seasons]
     assert min(yields) < 5 < 12 < max(yields)
 
 
@@ -159,14 +138,14 @@ def test_a_batch_of_years_and_soils_equals_single_batches() -> None:
     mornings, harvest = grow(fields, methods)
     for i, (field, method) in enumerate(zip(fields, methods, strict=True)):
         alone, outcome = grow((field,), [method])
-        assert rows(alone, 0) == rows(mornings, i)
+        np.testing.assert_array_equal(rows(alone, 0), rows(mornings, i))
         assert outcome.yield_t_ha[0] == harvest.yield_t_ha[i]
         assert outcome.season_days[0] == harvest.season_days[i]
 
 
 def test_the_same_season_twice_is_the_same() -> None:
     first, second = (grow((maize("Clay", 1993, 1.0),), ["weekly"]) for _ in range(2))
-    assert rows(first[0], 0) == rows(second[0], 0)
+    np.testing.assert_array_equal(rows(first[0], 0), rows(second[0], 0))
     assert first[1].yield_t_ha[0] == second[1].yield_t_ha[0]
 
 
@@ -174,10 +153,10 @@ def test_looking_changes_nothing() -> None:
     watched, unwatched = (MaizeBatch((maize(),), CHAMPION) for _ in range(2))
     for day in range(100):
         seen = [watched.morning() for _ in range(3)]
-        assert rows(seen[:1], 0) == rows(seen[2:], 0)
+        np.testing.assert_array_equal(rows(seen[:1], 0), rows(seen[2:], 0))
         for batch in (watched, unwatched):
             batch.step(apply([25.0 if day % 9 == 0 else 0.0]))
-    assert rows([watched.morning()], 0) == rows([unwatched.morning()], 0)
+    np.testing.assert_array_equal(rows([watched.morning()], 0), rows([unwatched.morning()], 0))
     assert watched.harvest().yield_t_ha[0] == unwatched.harvest().yield_t_ha[0]
 
 
@@ -213,7 +192,7 @@ def test_maize_ripens_on_day_132_and_its_mornings_end_there() -> None:
 def test_a_short_season_is_harvested_as_it_stands() -> None:
     whole, _ = grow((maize(),), ["weekly"])
     cut, harvest = grow((maize(days=100),), ["weekly"])
-    assert rows(cut, 0) == rows(whole[:100], 0)
+    np.testing.assert_array_equal(rows(cut, 0), rows(whole[:100], 0))
     assert (harvest.season_days[0], harvest.matured[0]) == (100, False)
     assert 0 < harvest.yield_t_ha[0] < 10
 

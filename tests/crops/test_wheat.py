@@ -1,7 +1,3 @@
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import fields as names_of
 from dataclasses import replace
@@ -16,9 +12,9 @@ from tasks.crops.interface import DailyWeather, Decision, Field, FloatArray
 from tasks.crops.lintul3 import water_content
 from tasks.crops.lintul3_parameters import CropParameters, Table, spring_wheat
 from tasks.crops.penman import daylength_h, extraterrestrial_j_m2, potential_evaporation
-from tasks.crops.wheat import FERTILISER_RECOVERY, SOILS, WheatBatch
+from tasks.crops.reference import pcse_case, pcse_seasons, pcse_weather
+from tasks.crops.wheat import SOILS, WheatBatch
 
-REFERENCE = Path(__file__).with_name("package_wheat.py")
 EQUAL = 1e-10
 """Greatest relative difference to pcse on any value of any morning."""
 WEATHER = ("radiation_mj_m2", "tmin_c", "tmax_c", "vapour_pressure_kpa", "wind_m_s", "rain_mm", "soil_mm", "canopy_mm")
@@ -56,22 +52,6 @@ CASES: list[tuple[Field, Doses]] = [
 ]
 
 
-def case_of(field: Field, doses: Doses) -> dict[str, Any]:
-    """What pcse is told of a field: g/m2, its own names, its water given as contents."""
-    soil = SOILS[field.soil]
-    water = soil["WCWP"] + field.initial_water_frac * (soil["WCFC"] - soil["WCWP"])
-    # pcse forgets all but the last dose of a day, so what comes on the first day comes in one.
-    first = field.mineral_n_kg_ha / 10 + doses.get(0, 0.0) / 10 * FERTILISER_RECOVERY
-    later = [(field.sowing_date + timedelta(days=d), n / 10, FERTILISER_RECOVERY) for d, n in doses.items() if d > 0]
-    rain_fed = {"IRRIGF": False, "WMFAC": False, "WCI": water, "WCSUBS": water}
-    return {
-        "emergence": field.sowing_date.isoformat(),
-        "season_days": field.season_days,
-        "events": [(str(day), n, share) for day, n, share in [(field.sowing_date, first, 1.0), *later]],
-        "parameters": {**soil, **rain_fed, "RNMIN": field.mineralisation_kg_ha_d / 10},
-    }
-
-
 def weather_days() -> list[list[Any]]:
     """Days of all sorts, as pcse's penman takes them: from the polar night to the south, saturated, still, clouded."""
     rng = np.random.default_rng(7)
@@ -90,32 +70,11 @@ def weather_days() -> list[list[Any]]:
     return days
 
 
-def run_package(seasons: list[dict[str, Any]], folder: Path, days: list[list[Any]] | None = None) -> dict[str, Any]:
-    """Run pcse with a home folder of its own, for it writes there."""
-    (folder / "cabo").mkdir()
-    done = subprocess.run(
-        [sys.executable, str(REFERENCE), str(folder / "out.json"), str(folder / "cabo")],
-        input=json.dumps({"seasons": seasons, "days": days or []}),
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "HOME": str(folder), "USER": "tester"},
-    )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads((folder / "out.json").read_text())
-    answer["seasons"] = [
-        {name: np.array([float.fromhex(row[name]) for row in rows]) for name in rows[0]} for rows in answer["seasons"]
-    ]
-    for values in answer["seasons"]:
-        values["NLOSS"] = values["NLOSSL"] + values["NLOSSR"]
-    return answer
-
-
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    cases = [case_of(*case) for case in CASES]
+    cases = [pcse_case(*case) for case in CASES]
     short = [{**c, "parameters": c["parameters"] | {k.upper(): v for k, v in SHORT_DAYS.items()}} for c in cases]
-    return run_package([*cases, *short], tmp_path_factory.mktemp("package"), weather_days())
+    return pcse_seasons([*cases, *short], tmp_path_factory.mktemp("package"), weather_days())
 
 
 @pytest.fixture(scope="module")
@@ -130,21 +89,8 @@ def table(package: dict[str, Any]) -> FloatArray:
 
 
 @pytest.fixture(scope="module")
-def sites(package: dict[str, Any], table: FloatArray) -> dict[str, DailyWeather]:
-    latitude, longitude, elevation = package["place"]
-    first = date.fromisoformat(package["weather"][0][0])
-    columns = {name: table[:, WEATHER.index(name)] for name in WEATHER[:6]}
-    nothing = np.full(len(table), np.nan)
-    weather = DailyWeather(
-        "wageningen",
-        first,
-        et0_mm=nothing,
-        latitude_deg=latitude,
-        longitude_deg=longitude,
-        elevation_m=elevation,
-        **columns,
-    )
-    return {"wageningen": weather}
+def sites(package: dict[str, Any]) -> dict[str, DailyWeather]:
+    return {"wageningen": pcse_weather(package, "wageningen")}
 
 
 def give(nitrogen_kg_ha: list[float]) -> Decision:
@@ -260,12 +206,12 @@ def test_pcse_with_its_own_first_days_agrees_too(sites: dict[str, DailyWeather],
     lead = {"lead_days": (emergence - date(1990, 3, 1)).days}
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
-    first = run_package([{**case_of(field, {}), **lead}], tmp_path / "first")["seasons"][0]["WC"][0]
+    first = pcse_seasons([{**pcse_case(field, {}), **lead}], tmp_path / "first")["seasons"][0]["WC"][0]
     soil = SOILS["loam"]
     share = (first - soil["WCWP"]) / (soil["WCFC"] - soil["WCWP"])
-    case = {**case_of(field, {12: 60.0}), **lead}
+    case = {**pcse_case(field, {12: 60.0}), **lead}
     case["parameters"]["WCSUBS"] = first
-    season = run_package([case], tmp_path / "second")["seasons"]
+    season = pcse_seasons([case], tmp_path / "second")["seasons"]
     assert 0 < share < 1
     worst = differences([(replace(field, initial_water_frac=share), {12: 60.0})], season, sites)
     assert max(worst.values()) < EQUAL

@@ -1,8 +1,8 @@
 """Run LINTUL3 spring wheat on the pcse package as installed and write every morning, in hexadecimal floats.
 
-A program of its own, so that nothing of this project can reach it: the reference of test_wheat.py. Reads JSON from
-standard input: seasons to run, and days to work out potential evaporation for. On the command line stand the file to
-write and a folder for copies of the weather files (pcse writes next to them).
+A program of its own, started by ``tasks.crops.reference``, so that nothing of this project can reach it. Reads JSON
+from standard input: seasons to run, and days to work out potential evaporation for. On the command line stand the file
+to write and a folder for copies of the weather files (pcse writes next to them).
 
 pcse starts the water content at 0 and computes it from the first night on, so the soil starts one day before
 emergence, and on that day it neither rains nor evaporates. The ``lead_days`` of a case, if given, start it earlier
@@ -30,12 +30,14 @@ WEATHER = {"IRRAD": 1e-6, "TMIN": 1, "TMAX": 1, "VAP": 0.1, "WIND": 1, "RAIN": 1
 
 
 def read_weather(folder: str) -> Any:
+    """Weather of Wageningen that ships with pcse; ``folder`` takes copies of its files."""
     for file in DATA.glob("NL1.[0-9][0-9][0-9]"):
         shutil.copy(file, folder)
     return CABOWeatherDataProvider("NL1", folder, ETmodel="P")
 
 
 def with_still_eve(weather: Any, eve: date) -> Any:
+    """The same weather, but for one day without rain and evaporation."""
     changed = copy.copy(weather)
     changed.store = dict(weather.store)
     day = copy.copy(weather(eve))
@@ -45,6 +47,7 @@ def with_still_eve(weather: Any, eve: date) -> Any:
 
 
 def agromanagement(case: dict[str, Any], start: date, emergence: date) -> list[dict[date, Any]]:
+    """What pcse is told of dates and doses."""
     events = [{date.fromisoformat(day): {"amount": a, "recovery": r}} for day, a, r in case["events"]]
     timed = [{"event_signal": "apply_n", "name": "doses", "comment": "", "events_table": events}] if events else None
     calendar = {
@@ -60,6 +63,7 @@ def agromanagement(case: dict[str, Any], start: date, emergence: date) -> list[d
 
 
 def season(case: dict[str, Any], weather: Any) -> list[dict[str, str]]:
+    """Values of every morning from emergence on."""
     emergence = date.fromisoformat(case["emergence"])
     start = emergence - timedelta(days=case.get("lead_days", 1))
     if "lead_days" not in case:
@@ -83,12 +87,14 @@ def season(case: dict[str, Any], weather: Any) -> list[dict[str, str]]:
 
 
 def evaporate(day: str, latitude: float, *more: float) -> list[str]:
+    """Potential evaporation of soil and canopy, mm, and the length of the day, h."""
     when = date.fromisoformat(day)
     _, soil, canopy = penman(when, latitude, *more, 0.18, 0.55)
     return [float(x).hex() for x in (soil, canopy, daylength(when, latitude))]
 
 
 def main() -> None:
+    """Answer what stands on standard input."""
     weather = read_weather(sys.argv[2])
     days = []
     for day in sorted(key[0] for key in weather.store):
