@@ -26,16 +26,19 @@ if TYPE_CHECKING:
     from benchmarks.county_methods import Effort
     from benchmarks.county_rows import Array, Counties, Flags
 
+Spans = tuple[tuple[int, int], ...]
 FIRST_TEST_YEAR = 2012
-SPANS: tuple[tuple[int, int], ...] = ((2012, 2014), (2012, 2018))
+SPANS: Spans = ((2012, 2014), (2012, 2018))
 DROUGHT = 2012
 REHEARSED = (2008, 2011)
 NET, PEER = "quantile_net", "gradient_boosting"
 BAND = (0.70, 0.85)
 """Share of truths that the 80 % band shall hold outside the drought."""
+OUTSIDE, WIDTH = f"outside_{DROUGHT}", f"width_outside_{DROUGHT}_t_ha"
+_BANDS = "_quantiles"
 _RESULT = Path("metrics/bench/county_yields.json")
 Said = dict[str, dict[str, "Array"]]
-"""By mode and name, answers to all tested rows; of ``net_raw`` and ``net_band``, quantiles."""
+"""By mode and name, answers to all tested rows; of names that end with ``_quantiles``, the net's."""
 
 
 def answered(rows: Counties, first: int, effort: Effort) -> Said:
@@ -59,7 +62,7 @@ def answered(rows: Counties, first: int, effort: Effort) -> Said:
 
 
 def _answers_after(rows: Counties, known: Flags, asked: Any, effort: Effort) -> dict[str, Array]:
-    from benchmarks.county_methods import PEERS, Case, net_quantiles
+    from benchmarks.county_methods import PEERS, Case, mean_of, net_quantiles
     from benchmarks.county_rows import inputs
 
     began = time.perf_counter()
@@ -68,7 +71,9 @@ def _answers_after(rows: Counties, known: Flags, asked: Any, effort: Effort) -> 
     raw, band = net_quantiles(case, effort)
     last = int(rows.year[known].max())
     print(f"learned to {last}: {known.sum()} rows, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-    return {**said, NET: band[:, 1], "net_raw": raw, "net_band": band}
+    mean = mean_of(raw)
+    said |= {f"{NET}_median": raw[:, 1], NET: mean, "net_and_boosting": (mean + said[PEER]) / 2}
+    return {**said, "raw_quantiles": raw, "band_quantiles": band}
 
 
 def nrmse_percent(answers: Array, truths: Array) -> float:
@@ -77,20 +82,19 @@ def nrmse_percent(answers: Array, truths: Array) -> float:
     return round(100 * math.sqrt(square) / float(truths.mean()), 2)
 
 
-def errors(answers: Array, truths: Array, year: Any, spans: tuple[tuple[int, int], ...]) -> dict[str, Any]:
+def errors(answers: Array, truths: Array, year: Any, spans: Spans) -> dict[str, Any]:
     """Error by year, and for each span of years pooled over rows and as the median of years."""
     import numpy as np
 
-    by_year = {str(y): nrmse_percent(answers[year == y], truths[year == y]) for y in np.unique(year).tolist()}
-    found: dict[str, Any] = {"nrmse_percent_by_year": by_year}
-    for begin, end in spans:
-        here = (year >= begin) & (year <= end)
-        inside = [value for y, value in by_year.items() if begin <= int(y) <= end]
-        found[f"{begin}-{end}"] = {
-            "pooled_nrmse_percent": nrmse_percent(answers[here], truths[here]),
-            "median_nrmse_percent": round(float(np.median(inside)), 2),
-        }
-    return found
+    by_year = {y: nrmse_percent(answers[year == y], truths[year == y]) for y in np.unique(year).tolist()}
+    found = []
+    for first, last in spans:
+        here = (year >= first) & (year <= last)
+        pooled = nrmse_percent(answers[here], truths[here])
+        median = float(np.median([value for y, value in by_year.items() if first <= y <= last]))
+        both = {"pooled_nrmse_percent": pooled, "median_nrmse_percent": round(median, 2)}
+        found.append({"first_year": first, "last_year": last, **both})
+    return {"by_year": [{"year": y, "nrmse_percent": value} for y, value in by_year.items()], "spans": found}
 
 
 def coverage(band: Array, truths: Array, year: Any) -> dict[str, Any]:
@@ -98,62 +102,61 @@ def coverage(band: Array, truths: Array, year: Any) -> dict[str, Any]:
     import numpy as np
 
     inside, usual = (truths >= band[:, 0]) & (truths <= band[:, 2]), year != DROUGHT
-    return {
-        "by_year": {str(y): round(float(inside[year == y].mean()), 3) for y in np.unique(year).tolist()},
-        f"outside_{DROUGHT}": round(float(inside[usual].mean()), 3) if usual.any() else None,
-        f"width_outside_{DROUGHT}_t_ha": round(float((band[usual, 2] - band[usual, 0]).mean()), 2)
-        if usual.any()
-        else None,
-    }
+    shares = [{"year": y, "share": round(float(inside[year == y].mean()), 3)} for y in np.unique(year).tolist()]
+    if not usual.any():
+        return {"by_year": shares, OUTSIDE: None, WIDTH: None}
+    width = float((band[usual, 2] - band[usual, 0]).mean())
+    return {"by_year": shares, OUTSIDE: round(float(inside[usual].mean()), 3), WIDTH: round(width, 2)}
 
 
-def figures(rows: Counties, said: Said, first: int, spans: tuple[tuple[int, int], ...]) -> dict[str, Any]:
+def figures(rows: Counties, said: Said, first: int, spans: Spans) -> dict[str, Any]:
     """All figures of the answers."""
     tested = rows.year >= first
     year, truths = rows.year[tested], rows.yield_t_ha[tested]
-    there = {y: int((year == y).sum()) for y in sorted(set(year.tolist()))}
+    there = sorted(set(year.tolist()))
     return {
-        "rows_by_year": {str(y): count for y, count in there.items()},
+        "tested": [{"year": y, "rows": int((year == y).sum())} for y in there],
         "years_without_rows": [y for y in range(first, spans[-1][1] + 1) if y not in there],
         "methods": {
-            mode: {name: errors(a, truths, year, spans) for name, a in answers.items() if not name.startswith("net_")}
+            mode: {name: errors(a, truths, year, spans) for name, a in answers.items() if not name.endswith(_BANDS)}
             for mode, answers in said.items()
         },
         "band": {
             mode: {
-                "stretched": coverage(answers["net_band"], truths, year),
-                "as_the_net_gives_it": coverage(answers["net_raw"], truths, year),
+                "stretched": coverage(answers["band_quantiles"], truths, year),
+                "as_the_net_gives_it": coverage(answers["raw_quantiles"], truths, year),
             }
             for mode, answers in said.items()
         },
     }
 
 
-def judged(found: Mapping[str, Any], span: tuple[int, int]) -> dict[str, bool]:
-    """Whether each target holds, in the refitted mode."""
-    name = f"{span[0]}-{span[1]}"
-    error = {method: all_of[name]["pooled_nrmse_percent"] for method, all_of in found["methods"]["refitted"].items()}
-    share = found["band"]["refitted"]["stretched"][f"outside_{DROUGHT}"]
+def judged(found: Mapping[str, Any]) -> dict[str, bool]:
+    """Whether each target holds, in the refitted mode and the first span."""
+    refitted = found["methods"]["refitted"]
+    error = {method: all_of["spans"][0]["pooled_nrmse_percent"] for method, all_of in refitted.items()}
+    share = found["band"]["refitted"]["stretched"][OUTSIDE]
     return {
         f"net_below_{PEER}": error[NET] < error[PEER],
         "band_holds_its_share": share is not None and BAND[0] <= share <= BAND[1],
     }
 
 
-def table(found: Mapping[str, Any], span: tuple[int, int]) -> str:
-    """Figures of a span for a terminal."""
-    name, years = f"{span[0]}-{span[1]}", list(found["rows_by_year"])
-    lines = [f"NRMSE % {name:<20}" + "".join(f"{year:>7}" for year in years) + "   pooled  median"]
+def table(found: Mapping[str, Any]) -> str:
+    """Figures for a terminal, pooled over the first span of years."""
+    lines = [f"{'NRMSE %':<29}" + "".join(f"{each['year']:>7}" for each in found["tested"]) + "   pooled  median"]
     for mode, methods in found["methods"].items():
         for method, all_of in methods.items():
-            by_year = "".join(f"{all_of['nrmse_percent_by_year'][year]:>7.1f}" for year in years)
-            pooled, median = all_of[name]["pooled_nrmse_percent"], all_of[name]["median_nrmse_percent"]
-            lines.append(f"{mode:<9} {method:<18}{by_year}  {pooled:>7.2f} {median:>7.2f}")
-    lines.append(f"{'share in the 80 % band':<28}" + "".join(f"{year:>7}" for year in years) + f"   outside {DROUGHT}")
+            by_year = "".join(f"{each['nrmse_percent']:>7.1f}" for each in all_of["by_year"])
+            pooled, median = (all_of["spans"][0][f"{kind}_nrmse_percent"] for kind in ("pooled", "median"))
+            lines.append(f"{mode:<9} {method:<19}{by_year}  {pooled:>7.2f} {median:>7.2f}")
+    lines.append(f"{'share in the 80 % band':<29}" + " " * 7 * len(found["tested"]) + f"   outside {DROUGHT}")
     for mode, bands in found["band"].items():
         for kind, all_of in bands.items():
-            by_year = "".join(f"{share:>7.2f}" for share in all_of["by_year"].values())
-            lines.append(f"{mode:<8} {kind:<19}{by_year}  {all_of[f'outside_{DROUGHT}']}")
+            by_year = "".join(f"{each['share']:>7.2f}" for each in all_of["by_year"])
+            lines.append(f"{mode:<9} {kind:<19}{by_year}  {all_of[OUTSIDE]:>7}")
+    spans = next(iter(found["methods"]["static"].values()))["spans"]
+    lines.append(f"pooled over {spans[0]['first_year']} to {spans[0]['last_year']}")
     if found["years_without_rows"]:
         lines.append(f"no rows of {', '.join(map(str, found['years_without_rows']))} in the data at hand")
     return "\n".join([*lines, *(f"{target}: {'yes' if held else 'NO'}" for target, held in found["targets"].items())])
@@ -184,7 +187,7 @@ def measure(data: Path, rehearse: bool, effort: Effort) -> dict[str, Any]:
     return {
         "effort": asdict(effort),
         **found,
-        "targets": judged(found, spans[0]),
+        "targets": judged(found),
         "cpu_seconds": round(time.process_time() - cpu, 1),
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -215,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if not wanted.rehearse:
         write_json(_RESULT, found)
-    print(json.dumps(found, indent=2) if wanted.json else table(found, REHEARSED if wanted.rehearse else SPANS[0]))
+    print(json.dumps(found, indent=2) if wanted.json else table(found))
     return 0 if all(found["targets"].values()) else 1
 
 
