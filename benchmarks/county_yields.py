@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmarks.county_methods import Effort
-    from benchmarks.county_rows import Array, Counties, Flags
+    from benchmarks.county_rows import Array, Counties, Flags, Index
 
 Spans = tuple[tuple[int, int], ...]
 FIRST_TEST_YEAR = 2012
@@ -61,7 +61,7 @@ def answered(rows: Counties, first: int, effort: Effort) -> Said:
     return said
 
 
-def _answers_after(rows: Counties, known: Flags, asked: Any, effort: Effort) -> dict[str, Array]:
+def _answers_after(rows: Counties, known: Flags, asked: Index, effort: Effort) -> dict[str, Array]:
     from benchmarks.county_methods import PEERS, Case, mean_of, net_quantiles
     from benchmarks.county_rows import inputs
 
@@ -82,7 +82,7 @@ def nrmse_percent(answers: Array, truths: Array) -> float:
     return round(100 * math.sqrt(square) / float(truths.mean()), 2)
 
 
-def errors(answers: Array, truths: Array, year: Any, spans: Spans) -> dict[str, Any]:
+def errors(answers: Array, truths: Array, year: Index, spans: Spans) -> dict[str, Any]:
     """Error by year, and for each span of years pooled over rows and as the median of years."""
     import numpy as np
 
@@ -97,7 +97,7 @@ def errors(answers: Array, truths: Array, year: Any, spans: Spans) -> dict[str, 
     return {"by_year": [{"year": y, "nrmse_percent": value} for y, value in by_year.items()], "spans": found}
 
 
-def coverage(band: Array, truths: Array, year: Any) -> dict[str, Any]:
+def coverage(band: Array, truths: Array, year: Index) -> dict[str, Any]:
     """Share of truths in the band by year and outside the drought, and the band's mean width there."""
     import numpy as np
 
