@@ -155,7 +155,7 @@ class Prices(_Section):
 
 
 class IrrigationRule(_Section):
-    """Tuning of the four-stage depletion threshold, on training seasons."""
+    """Tuning of depletion thresholds, by four stages and by a day curve, on training seasons."""
 
     stage_end_days: Annotated[tuple[Count, Count, Count, Count], _up] = _about("days after sowing a stage ends.")
     max_irrigation_mm: Positive = _about("most that one irrigation gives, mm.")
@@ -164,6 +164,8 @@ class IrrigationRule(_Section):
     candidates: Count = _about("random threshold sets tried first.")
     survivors: Count = _about("best of them that are tried on half of the fields.")
     refinements: int = _about("small changes tried on the best one.", ge=0)
+    curve_days: Annotated[tuple[Count, ...], _up] = _about("knots of the day curve, days after sowing.", min_length=2)
+    curve_generations: int = _about("generations of 14 candidates each that search the day curve.", ge=0)
 
 
 class NitrogenRule(_Section):

@@ -15,7 +15,7 @@ from headland_edge import cli
 from headland_edge.features import FEATURES
 from headland_edge.manifest import Manifest
 from headland_edge.records import COLUMN_INFO, MAX_MORNINGS
-from headland_edge.rules import FourStageRule, SplitRule
+from headland_edge.rules import DayCurveRule, FourStageRule, SplitRule
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -146,7 +146,7 @@ def manifest_keys(kind: type = Manifest, group: str = "") -> Iterator[str]:
         part = next((each for each in (hint, *get_args(hint)) if dataclasses.is_dataclass(each)), None)
         container = {dict: f"{key}.{places.get(key, '<crop>')}", tuple: f"{key}[]" if part else key}
         here = group + container.get(get_origin(hint), key)
-        if part in (None, FourStageRule, SplitRule):
+        if part in (None, DayCurveRule, FourStageRule, SplitRule):
             yield here
         elif isinstance(part, type):
             yield from manifest_keys(part, f"{here}.")
@@ -164,7 +164,7 @@ def test_manifest_keys_are_those_of_the_code(tmp_path: Path) -> None:
 
 
 def test_rules_have_the_keys_of_the_code() -> None:
-    kinds = {"four_stage": FourStageRule, "split": SplitRule}
+    kinds = {"four_stage": FourStageRule, "day_curve": DayCurveRule, "split": SplitRule}
     section = (REFERENCE / "bundle.md").read_text().split("## Rules")[1]
     told = [line.split(" | ") for line in section.splitlines() if line.startswith("| `")]
     known = {name: {field.name for field in dataclasses.fields(kind)} for name, kind in kinds.items()}

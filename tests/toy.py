@@ -89,7 +89,7 @@ def write_bundle(path: Path, as_of: int = 2009, members: dict[str, bytes] | None
         "features_version": FEATURES_VERSION,
         "inputs": [{"name": f.name, "unit": f.unit, "scale": f.scale} for f in FEATURES],
         "models": {"irrigation": model},
-        "policy": {"maize": {"rule": rule, "sensor_rule": rule}},
+        "policy": {"maize": {"rule": rule, "sensor_rule": rule, "fixed_rule": rule}},
         "budgets": {"latency_p99_ms": 2.0, "peak_rss_mb": 80.0},
         "lineage": {"git_commit": "abc", "data": {"weather": "1f"}},
     }

@@ -24,7 +24,7 @@ from headland_edge.features import clean, derive, gdd, window
 from headland_edge.manifest import CropPolicy, Model
 from headland_edge.readings import WEATHER, Reading, carry_depletion, last_seen
 from headland_edge.records import Records
-from headland_edge.rules import FourStageRule, SplitRule
+from headland_edge.rules import SplitRule
 from headland_edge.runtime import Float32Array, ModelError, Session
 
 FRESH_DEPLETION_MORNINGS = 7
@@ -188,7 +188,7 @@ class Advisor:
             morning.fallbacks.append(f"irrigation: last soil water reading is {reading.age} mornings old; {_BALANCE}")
         if estimate is None:
             rule, estimate = policy.sensor_rule, _balance(morning, reading, taw_mm)
-        assert isinstance(rule, FourStageRule)  # checked when the manifest was parsed
+        assert not isinstance(rule, SplitRule)  # checked when the manifest was parsed
         return rule.irrigation_mm(morning.records.days_after_sowing, estimate.q50, taw_mm), estimate
 
     def _nitrogen(self, morning: _Morning) -> tuple[float, Estimate | None]:

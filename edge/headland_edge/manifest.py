@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headland_edge.records import CROPS, MAX_MORNINGS
-from headland_edge.rules import FourStageRule, Rule, RuleError, SplitRule, rule_from_dict
+from headland_edge.rules import DayCurveRule, FourStageRule, Rule, RuleError, SplitRule, rule_from_dict
 
 SCHEMA_VERSION = 1
 KINDS = ("int8", "fp32", "control")
-_RULE_OF_CROP: dict[str, type[FourStageRule] | type[SplitRule]] = {"maize": FourStageRule, "wheat": SplitRule}
+_RULES_OF_CROP: dict[str, tuple[type[Rule], ...]] = {"maize": (FourStageRule, DayCurveRule), "wheat": (SplitRule,)}
 T = TypeVar("T")
 FloatArray = NDArray[np.floating[Any]]
 
@@ -138,7 +138,8 @@ class CropPolicy:
     sensor_rule: Rule
     """Acts on raw readings, in fallbacks."""
     fixed_rule: Rule | None = None
-    """What a grower without any reading would do, for comparison; the device does not use it."""
+    """A plainer rule, for comparison; the device does not use it. Wheat: fixed doses, without any reading. Maize: the
+    four-stage threshold on raw readings."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +299,7 @@ def _golden(node: _Node) -> Golden:
 
 
 def _policy(crop: str, node: _Node) -> CropPolicy:
-    if crop not in _RULE_OF_CROP:
+    if crop not in _RULES_OF_CROP:
         raise ManifestError(f"{node.path}: crop {crop!r} is not known; use one of {', '.join(CROPS)}")
     fixed = _rule(crop, node, "fixed_rule") if node.has("fixed_rule") else None
     return node.finish(CropPolicy(_rule(crop, node, "rule"), _rule(crop, node, "sensor_rule"), fixed))
@@ -309,8 +310,8 @@ def _rule(crop: str, node: _Node, key: str) -> Rule:
         rule = rule_from_dict(node.get(key, Mapping, "an object"))
     except RuleError as error:
         node.fail(key, str(error))
-    if not isinstance(rule, _RULE_OF_CROP[crop]):
-        node.fail(key, f"a {crop} rule must be a {_RULE_OF_CROP[crop].__name__}")
+    if not isinstance(rule, _RULES_OF_CROP[crop]):
+        node.fail(key, f"a {crop} rule must be a {' or '.join(kind.__name__ for kind in _RULES_OF_CROP[crop])}")
     return rule
 
 

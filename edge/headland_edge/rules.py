@@ -6,6 +6,7 @@ A rule serialises to a plain dict (in the manifest under ``policy``) and back wi
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -44,10 +45,7 @@ class FourStageRule:
         _check_numbers("thresholds_frac", self.thresholds_frac, _STAGES)
         _check_numbers("stage_end_days", self.stage_end_days, _STAGES)
         _check_ascending("stage_end_days", self.stage_end_days)
-        _check_numbers("max_irrigation_mm, min_irrigation_mm", (self.max_irrigation_mm, self.min_irrigation_mm), 2)
-        if not 0.0 <= self.min_irrigation_mm <= self.max_irrigation_mm <= COLUMN_INFO["irrigation_mm"].high:
-            most = f"{COLUMN_INFO['irrigation_mm'].high:g}"
-            raise RuleError(f"irrigation amounts must satisfy 0 <= min_irrigation_mm <= max_irrigation_mm <= {most}")
+        _check_amounts(self.min_irrigation_mm, self.max_irrigation_mm)
 
     def threshold_frac(self, days_after_sowing: int) -> float:
         """Threshold of the stage that ``days_after_sowing`` lies in."""
@@ -62,13 +60,7 @@ class FourStageRule:
         Raises:
             ValueError: depletion or total available water is not finite.
         """
-        depletion_mm = depletion_frac * taw_mm
-        if not math.isfinite(depletion_mm):
-            raise ValueError(f"depletion {depletion_frac} of {taw_mm} mm is not a finite amount")
-        if depletion_frac <= self.threshold_frac(days_after_sowing):
-            return 0.0
-        amount = min(self.max_irrigation_mm, depletion_mm)
-        return float(amount) if amount > 0.0 and amount >= self.min_irrigation_mm else 0.0
+        return _amount(self, days_after_sowing, depletion_frac, depletion_frac * taw_mm)
 
     def with_thresholds(self, thresholds_frac: tuple[float, ...]) -> FourStageRule:
         """The same rule with other thresholds."""
@@ -80,6 +72,64 @@ class FourStageRule:
             "kind": "four_stage",
             "thresholds_frac": [float(x) for x in self.thresholds_frac],
             "stage_end_days": [int(x) for x in self.stage_end_days],
+            "max_irrigation_mm": float(self.max_irrigation_mm),
+            "min_irrigation_mm": float(self.min_irrigation_mm),
+        }
+
+
+@dataclass(frozen=True)
+class DayCurveRule:
+    """Irrigate when depletion passes a threshold that changes from day to day, and give back a share of it.
+
+    The threshold runs straight between knots, and stays where it is before the first and after the last.
+
+    Raises:
+        RuleError: as many thresholds as knots, knots ascending, and a share from 0 to 1 are asked for.
+    """
+
+    knot_days: tuple[int, ...]
+    """Days after sowing."""
+    thresholds_frac: tuple[float, ...]
+    """Depletion at each knot, share of total available water: irrigate above."""
+    refill_frac: float
+    """Share of the depletion that is given back."""
+    max_irrigation_mm: float
+    """Largest amount applied on one day."""
+    min_irrigation_mm: float
+    """Smaller amounts are not worth starting the pump: nothing is applied."""
+
+    def __post_init__(self) -> None:
+        _check_numbers("knot_days", self.knot_days, max(2, len(self.knot_days)))
+        _check_numbers("thresholds_frac", self.thresholds_frac, len(self.knot_days))
+        _check_ascending("knot_days", self.knot_days)
+        if not 0.0 <= self.refill_frac <= 1.0:
+            raise RuleError(f"refill_frac must lie in 0 to 1, got {self.refill_frac}")
+        _check_amounts(self.min_irrigation_mm, self.max_irrigation_mm)
+
+    def threshold_frac(self, days_after_sowing: int) -> float:
+        """Threshold on that day."""
+        right = bisect_right(self.knot_days, days_after_sowing)
+        if right in (0, len(self.knot_days)):
+            return self.thresholds_frac[min(right, len(self.knot_days) - 1)]
+        (first, last), (low, high) = self.knot_days[right - 1 : right + 1], self.thresholds_frac[right - 1 : right + 1]
+        return low + (high - low) * (days_after_sowing - first) / (last - first)
+
+    def irrigation_mm(self, days_after_sowing: int, depletion_frac: float, taw_mm: float) -> float:
+        """Amount to apply today, mm, always finite.
+
+        Raises:
+            ValueError: depletion or total available water is not finite.
+        """
+        refill_mm = self.refill_frac * depletion_frac * taw_mm
+        return _amount(self, days_after_sowing, depletion_frac, refill_mm)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain form for JSON; ``rule_from_dict`` reads it."""
+        return {
+            "kind": "day_curve",
+            "knot_days": [int(x) for x in self.knot_days],
+            "thresholds_frac": [float(x) for x in self.thresholds_frac],
+            "refill_frac": float(self.refill_frac),
             "max_irrigation_mm": float(self.max_irrigation_mm),
             "min_irrigation_mm": float(self.min_irrigation_mm),
         }
@@ -150,10 +200,15 @@ class SplitRule:
         }
 
 
-Rule = FourStageRule | SplitRule
+IrrigationRule = FourStageRule | DayCurveRule
+Rule = IrrigationRule | SplitRule
 _KEYS: dict[str, dict[str, bool]] = {
     "four_stage": {
         "thresholds_frac": True, "stage_end_days": True, "max_irrigation_mm": False, "min_irrigation_mm": False
+    },
+    "day_curve": {
+        "knot_days": True, "thresholds_frac": True, "refill_frac": False, "max_irrigation_mm": False,
+        "min_irrigation_mm": False,
     },
     "split": {"split_gdd": True, "base_kg_ha": True, "slope": True, "max_dose_kg_ha": False},
 }  # fmt: skip
@@ -181,12 +236,37 @@ def rule_from_dict(plain: object) -> Rule:
             max_irrigation_mm=_number(plain, "max_irrigation_mm"),
             min_irrigation_mm=_number(plain, "min_irrigation_mm"),
         )
+    if kind == "day_curve":
+        return DayCurveRule(
+            knot_days=tuple(_whole(plain, "knot_days")),
+            thresholds_frac=_numbers(plain, "thresholds_frac"),
+            refill_frac=_number(plain, "refill_frac"),
+            max_irrigation_mm=_number(plain, "max_irrigation_mm"),
+            min_irrigation_mm=_number(plain, "min_irrigation_mm"),
+        )
     return SplitRule(
         split_gdd=_numbers(plain, "split_gdd"),
         base_kg_ha=_numbers(plain, "base_kg_ha"),
         slope=_numbers(plain, "slope"),
         max_dose_kg_ha=_number(plain, "max_dose_kg_ha"),
     )
+
+
+def _amount(rule: IrrigationRule, days_after_sowing: int, depletion_frac: float, refill_mm: float) -> float:
+    """``refill_mm`` within the rule's amounts if the depletion is past today's threshold."""
+    if not math.isfinite(refill_mm):
+        raise ValueError(f"depletion {depletion_frac} would take {refill_mm} mm, which is not a finite amount")
+    if depletion_frac <= rule.threshold_frac(days_after_sowing):
+        return 0.0
+    amount = min(rule.max_irrigation_mm, refill_mm)
+    return float(amount) if amount > 0.0 and amount >= rule.min_irrigation_mm else 0.0
+
+
+def _check_amounts(least_mm: float, most_mm: float) -> None:
+    _check_numbers("max_irrigation_mm, min_irrigation_mm", (most_mm, least_mm), 2)
+    if not 0.0 <= least_mm <= most_mm <= COLUMN_INFO["irrigation_mm"].high:
+        most = f"{COLUMN_INFO['irrigation_mm'].high:g}"
+        raise RuleError(f"irrigation amounts must satisfy 0 <= min_irrigation_mm <= max_irrigation_mm <= {most}")
 
 
 def _number(plain: Mapping[str, object], key: str) -> float:

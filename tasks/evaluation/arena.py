@@ -21,9 +21,9 @@ from tasks.policies.growers import Nothing, Splits, Threshold, Weekly
 from tasks.policies.money import profit_usd_ha
 
 DEVICE = "device"
-STRONG = {"maize": "tuned_threshold", "wheat": "tuned_soil_test"}
+STRONG = {"maize": "tuned_day_curve", "wheat": "tuned_soil_test"}
 POLICY_NAMES: dict[Crop, tuple[str, ...]] = {
-    "maize": ("rainfed", "weekly_25mm", "threshold_70pct", "tuned_threshold", DEVICE),
+    "maize": ("rainfed", "weekly_25mm", "threshold_70pct", "tuned_threshold", "tuned_day_curve", DEVICE),
     "wheat": ("zero", "best_fixed", "tuned_soil_test", DEVICE),
 }
 
@@ -49,13 +49,15 @@ def policy_of(name: str, crop: Crop, arena: Arena) -> Policy:
         return Nothing()
     if name == "weekly_25mm":
         return Weekly(25.0)
-    rule = rules.fixed_rule if name == "best_fixed" else rules.sensor_rule
+    rule = rules.fixed_rule if name in ("best_fixed", "tuned_threshold", "threshold_70pct") else rules.sensor_rule
     if isinstance(rule, SplitRule):
         return Splits([rule])
-    if not isinstance(rule, FourStageRule):
+    if name == "threshold_70pct" and isinstance(rule, FourStageRule):
+        # "70 %" in the growers' words: irrigate when less than 70 % of the available water is left.
+        rule = rule.with_thresholds((0.3,) * 4)
+    if rule is None:
         raise ValueError(f"the bundle has no rule for {name} of {crop}; build it again: dvc repro bundle")
-    # "70 %" in the growers' words: irrigate when less than 70 % of the available water is left.
-    return Threshold([rule.with_thresholds((0.3,) * 4) if name == "threshold_70pct" else rule])
+    return Threshold([rule])
 
 
 def play(name: str, fields: tuple[Field, ...], arena: Arena) -> tuple[pl.DataFrame, SeasonLog]:

@@ -10,7 +10,7 @@ from headland_edge.features import clean, gdd_of_many
 from headland_edge.readings import carry_depletion
 from headland_edge.readings import last_seen as device_last_seen
 from headland_edge.records import COLUMNS, Records
-from headland_edge.rules import FourStageRule, SplitRule
+from headland_edge.rules import IrrigationRule, SplitRule
 from numpy.typing import NDArray
 
 from tasks.crops.interface import BoolArray, Decision, Field, FloatArray
@@ -58,7 +58,7 @@ class Threshold:
     that the baseline does not irrigate blindly.
     """
 
-    def __init__(self, rules: list[FourStageRule]) -> None:
+    def __init__(self, rules: list[IrrigationRule]) -> None:
         """Take one rule for each field, or a single one for all."""
         self._rules = rules
 

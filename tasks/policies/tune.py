@@ -1,19 +1,22 @@
 """Stage: rules tuned on training seasons, as hard as a careful engineer would.
 
-Two rules come out for each crop: ``sensor_rule`` is tuned on the noisy readings themselves (the strong
-baseline, and what a device falls back to); ``rule`` is tuned for a nearly exact knowledge of the field and acts
-on a net's estimate. Both are searched by the same successive halving: many random candidates on few fields,
-the survivors on more, then a random walk around the best one on all of them.
+Three rules come out for each crop: ``fixed_rule`` is a plain one (fixed doses; four thresholds on raw readings),
+``sensor_rule`` is tuned on the noisy readings themselves (the strong baseline, and what a device falls back to), and
+``rule`` is tuned for a nearly exact knowledge of the field and acts on a net's estimate.
+
+Doses and four thresholds are searched by successive halving: many random candidates on few fields, the survivors on
+more, then a random walk around the best one on all of them. Day curves start from the four thresholds tuned on the same
+readings and are searched by CMA-ES (Hansen & Ostermeier 2001) on all fields, so that they never earn less there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from headland_edge.rules import FourStageRule, SplitRule
+from headland_edge.rules import DayCurveRule, FourStageRule, Rule, SplitRule
 from joblib import Parallel, delayed
 
 from tasks import params as params_module
@@ -30,6 +33,7 @@ from tasks.stage_main import end_of_stage
 
 PARAMS = ("as_of", "test_seasons", "validation_every", "seed", "sites", "fields", "sensors", "prices", "rules")
 POLICIES = Path("data/policies.json")
+_LEAST_SHARE, _FIRST_STEP, _POPULATION = 0.3, 0.15, 14
 Score = Callable[[list[FloatArray], tuple[Field, ...]], FloatArray]
 
 
@@ -155,14 +159,14 @@ class Ground:
     params: Params
     informed: bool
 
-    def profits(self, rules: list[FourStageRule] | list[SplitRule], fields: tuple[Field, ...]) -> FloatArray:
+    def profits(self, rules: Sequence[Rule], fields: tuple[Field, ...]) -> FloatArray:
         """Profit of each rule summed over ``fields`` (one site and season), all rules in one batch, USD/ha."""
         batch = fields * len(rules)
         each = [rule for rule in rules for _ in fields]
         first = fields[0]
         policy: Policy
         if first.crop == "maize":
-            policy = Threshold([rule for rule in each if isinstance(rule, FourStageRule)])
+            policy = Threshold([rule for rule in each if not isinstance(rule, SplitRule)])
         else:
             splits = [rule for rule in each if isinstance(rule, SplitRule)]
             policy = Informed(splits) if self.informed else Splits(splits)
@@ -173,7 +177,7 @@ class Ground:
         )
 
 
-def scorer(ground: Ground, make: Callable[[FloatArray], FourStageRule | SplitRule], workers: Parallel) -> Score:
+def scorer(ground: Ground, make: Callable[[FloatArray], Rule], workers: Parallel) -> Score:
     """Mean profit of candidates over fields, the seasons spread over all cores."""
 
     def score(candidates: list[FloatArray], fields: tuple[Field, ...]) -> FloatArray:
@@ -197,6 +201,43 @@ def tune_irrigation(ground: Ground, fields: tuple[Field, ...], workers: Parallel
     return irrigation_rule(best, params), value
 
 
+def day_curve(candidate: FloatArray, params: Params) -> DayCurveRule:
+    """A rule from a candidate: a threshold at each knot, the share given back, and the share of the largest depth."""
+    rules, knots = params.rules.irrigation, params.rules.irrigation.curve_days
+    thresholds = np.clip(candidate[: len(knots)], 0.02, 0.98)
+    share, most = np.clip(candidate[len(knots) :], _LEAST_SHARE, 1.0)
+    return DayCurveRule(
+        knot_days=tuple(knots),
+        thresholds_frac=tuple(float(round(x, 4)) for x in thresholds),
+        refill_frac=float(round(share, 3)),
+        max_irrigation_mm=float(round(most * rules.max_irrigation_mm, 1)),
+        min_irrigation_mm=rules.min_irrigation_mm,
+    )
+
+
+def tune_day_curve(
+    ground: Ground, fields: tuple[Field, ...], workers: Parallel, start: FourStageRule
+) -> tuple[DayCurveRule, float]:
+    """A day curve tuned on ``fields`` from four stages; returns the rule and its mean profit there, USD/ha."""
+    import cma
+
+    params, settings = ground.params, ground.params.rules.irrigation
+    score = scorer(ground, lambda candidate: day_curve(candidate, params), workers)
+    first = [start.threshold_frac(day) for day in settings.curve_days]
+    best = np.array([*first, 1.0, 1.0])
+    value = float(score([best], fields)[0])
+    low, high = [0.02] * len(first) + [_LEAST_SHARE] * 2, [0.98] * len(first) + [1.0] * 2
+    options = {"seed": params.seed % 2**31, "bounds": [low, high], "popsize": _POPULATION, "verbose": -9}
+    search = cma.CMAEvolutionStrategy(best, _FIRST_STEP, options)
+    for _ in range(settings.curve_generations):
+        tries = search.ask()
+        scores = score(tries, fields)
+        search.tell(tries, (-scores).tolist())
+        if scores.max() > value:
+            best, value = np.asarray(tries[int(np.argmax(scores))]), float(scores.max())
+    return day_curve(best, params), value
+
+
 def tune_nitrogen(ground: Ground, fields: tuple[Field, ...], workers: Parallel, fixed: bool) -> tuple[SplitRule, float]:
     """Three doses, and unless ``fixed`` their slopes on the supply, tuned on ``fields``; rule and profit, USD/ha."""
     params, settings = ground.params, ground.params.rules.nitrogen
@@ -216,27 +257,31 @@ def tune(params: Params, sites: dict[str, SiteWeather]) -> dict[str, object]:
     rules: dict[str, dict[str, object]] = {}
     training_usd_ha: dict[str, dict[str, float]] = {}
     with Parallel(n_jobs=-1) as workers:
-        for crop, kinds in track(list(KINDS.items()), total=len(KINDS), label="tuning rules"):
+        for crop in track(CROPS, total=len(CROPS), label="tuning rules"):
             fields = training_fields(crop, params, sites, params.rules.of(crop).fields_per_season)
             weather = {
                 f"{site}/{season}": sites[site].season_weather(season)
                 for site, season in sorted({(field.site, field.season) for field in fields})
             }
-            for kind in kinds:
+            for kind in KINDS:
                 informed = kind == "rule"
                 sensors = exact(params.sensors) if informed else params.sensors
                 ground = Ground(weather, sensors, params, informed)
-                rule, value = (
-                    tune_irrigation(ground, fields, workers)
-                    if crop == "maize"
-                    else tune_nitrogen(ground, fields, workers, kind == "fixed_rule")
-                )
+                rule: Rule
+                if crop == "wheat":
+                    rule, value = tune_nitrogen(ground, fields, workers, kind == "fixed_rule")
+                elif kind == "fixed_rule":
+                    rule, value = tune_irrigation(ground, fields, workers)
+                else:
+                    stages, _ = tune_irrigation(ground, fields, workers)
+                    rule, value = tune_day_curve(ground, fields, workers, stages)
                 rules.setdefault(crop, {})[kind] = rule.to_dict()
                 training_usd_ha.setdefault(crop, {})[kind] = round(value, 2)
     return {"rules": rules, "training_usd_ha": training_usd_ha}
 
 
-KINDS: dict[Crop, tuple[str, ...]] = {"maize": ("sensor_rule", "rule"), "wheat": ("fixed_rule", "sensor_rule", "rule")}
+CROPS: tuple[Crop, ...] = ("maize", "wheat")
+KINDS = ("fixed_rule", "sensor_rule", "rule")
 
 
 def main() -> None:

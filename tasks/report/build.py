@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from headland_edge.rules import FourStageRule
+from headland_edge.rules import DayCurveRule, FourStageRule
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks import params as params_module
@@ -158,10 +158,10 @@ def _diary_entry(inputs: Inputs, crop: str, policy: str) -> figures.Diary:
     rows = figures.one_field(inputs.diaries[crop, policy])
     rules = inputs.bundle.manifest.policy.get(crop)
     rule = rules and (rules.rule if policy == words.DEVICE else rules.sensor_rule)
-    stages = (
-        tuple(zip(rule.thresholds_frac, rule.stage_end_days, strict=True)) if isinstance(rule, FourStageRule) else ()
-    )
-    return figures.Diary(crop, policy, rows, stages, _earned(inputs.closed_loop, policy, rows["field_id"][0]))
+    thresholds: tuple[float, ...] = ()
+    if isinstance(rule, FourStageRule | DayCurveRule):
+        thresholds = tuple(rule.threshold_frac(day) for day in rows["days_after_sowing"].to_list())
+    return figures.Diary(crop, policy, rows, thresholds, _earned(inputs.closed_loop, policy, rows["field_id"][0]))
 
 
 def _earned(rows: pl.DataFrame | None, policy: str, field_id: str) -> float | None:

@@ -27,7 +27,8 @@ GREY = "#767676"
 # Colour and marker: never colour alone.
 LOOK: dict[str, tuple[str, str]] = {
     "device": (BLUE, "o"),
-    "tuned_threshold": (RED, "s"),
+    "tuned_day_curve": (RED, "s"),
+    "tuned_threshold": (PINK, "P"),
     "tuned_soil_test": (RED, "s"),
     "threshold_70pct": (GREEN, "^"),
     "best_fixed": (GREEN, "^"),

@@ -173,8 +173,8 @@ class Diary(NamedTuple):
     policy: str
     rows: pl.DataFrame
     """Daily rows of the field, mornings in order."""
-    thresholds: tuple[tuple[float, int], ...]
-    """Of the rule acting there: depletion and last day of each stage; empty for wheat."""
+    thresholds: tuple[float, ...]
+    """Of the rule acting there: depletion above which it irrigates, one a row; empty for wheat."""
     profit_usd_ha: float | None
 
 
@@ -217,7 +217,7 @@ def limits(diaries: Sequence[Diary]) -> list[tuple[float, float]]:
             [d.rows[name].drop_nulls().to_numpy() * factor for d in diaries for name in names] + [[0.0, 1.0]]
         )
         if names[0] == shown.state:
-            values = np.concatenate([values, *([frac * factor for frac, _ in d.thresholds] for d in diaries)])
+            values = np.concatenate([values, *(np.array(d.thresholds) * factor for d in diaries)])
         room = 0.06 * (values.max() - values.min())
         found.append((values.min() - (room if values.min() < 0 else 0.0), values.max() + room))
     return found
@@ -257,9 +257,7 @@ def _state_panel(ax: Axes, entry: Diary, days: np.ndarray, shown: _Shown) -> Non
     sensed = entry.rows[shown.state].to_numpy() * shown.factor
     ax.plot(days, sensed, ".", color=look(entry.policy)[0], markersize=3.5, label="sensed")
     if entry.thresholds:
-        ends = np.array([end for _, end in entry.thresholds])
-        stage = np.minimum(np.searchsorted(ends, entry.rows["days_after_sowing"].to_numpy()), len(ends) - 1)
-        limit = np.array([frac for frac, _ in entry.thresholds])[stage]
+        limit = np.array(entry.thresholds)
         ax.step(days, limit * shown.factor, where="mid", color=GREY, linestyle="--", linewidth=1.3, label="threshold")
     ax.set_ylabel(shown.label)
 

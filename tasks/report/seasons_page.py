@@ -16,7 +16,7 @@ from tasks.report.build import Section, page
 from tasks.report.drawing import BLUE, GREY, ORANGE, Figure, Kind, canvas, legend_below, look, svg
 from tasks.report.tables import Table
 
-_STRONG = {"maize": "tuned_threshold", "wheat": "tuned_soil_test"}
+_STRONG = {"maize": "tuned_day_curve", "wheat": "tuned_soil_test"}
 _FARMED: tuple[tuple[Kind, str], ...] = (
     ("observed", "weather"),
     ("simulated", "crops and sensors"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headland_edge.rules import FourStageRule, Rule
+from headland_edge.rules import DayCurveRule, FourStageRule, Rule
 
 from tasks.params import Params
 from tasks.report import words
@@ -287,7 +287,7 @@ def rules(inputs: Inputs) -> Table:
 _RULE_WORDS = {
     "rule": "device, on the model's estimate",
     "sensor_rule": "strongest rule, on raw readings",
-    "fixed_rule": "best fixed doses",
+    "fixed_rule": "plain rule, for comparison",
 }
 
 
@@ -297,6 +297,13 @@ def _rule_text(rule: Rule) -> str:
         said = ", ".join(f"{100 * share:.0f} % to day {end}" for share, end in stages)
         amounts = f"{rule.min_irrigation_mm:g} to {rule.max_irrigation_mm:g} mm"
         return f"irrigate above a depletion of {said}; {amounts} at a time"
+    if isinstance(rule, DayCurveRule):
+        knots = zip(rule.thresholds_frac, rule.knot_days, strict=True)
+        said = ", ".join(f"{100 * share:.0f} % on day {day}" for share, day in knots)
+        amounts = f"{rule.min_irrigation_mm:g} to {rule.max_irrigation_mm:g} mm"
+        return (
+            f"irrigate above a depletion of {said}, straight between; {100 * rule.refill_frac:.0f} % of it, {amounts}"
+        )
     first, *later = rule.split_gdd
     when = [f"day {first:g}", *(f"{gdd:g} °C d" for gdd in later)]
     doses = [

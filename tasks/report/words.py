@@ -16,6 +16,7 @@ POLICIES: dict[str, dict[str, str]] = {
         "weekly_25mm": "25 mm a week",
         "threshold_70pct": "70 % threshold",
         "tuned_threshold": "tuned threshold",
+        "tuned_day_curve": "tuned day curve",
         DEVICE: "device",
     },
     "wheat": {
@@ -28,9 +29,9 @@ POLICIES: dict[str, dict[str, str]] = {
 RIVALS = {
     "maize": (
         "Maize: rainfed; 25 mm a week from day 35 to 112 after sowing; the 70 % threshold, which refills the soil when "
-        "less than 70 % of its available water is left; and the tuned threshold, four depletions by growth stage, "
-        "tuned on the training seasons and acting on the raw probe, its last reading carried through outages by a "
-        "water balance."
+        "less than 70 % of its available water is left; the tuned threshold, four depletions by growth stage; and the "
+        "tuned day curve, a threshold that changes from day to day with a share to give back. Both are tuned on the "
+        "training seasons and act on the raw probe, its last reading carried through outages by a water balance."
     ),
     "wheat": (
         "Wheat: no nitrogen; the three fixed doses that were best on the training seasons; and the tuned soil test, "

@@ -140,7 +140,11 @@ def manifest_of(models: dict[str, Any], counter: int = 2009000) -> dict[str, Any
         "inputs": [{"name": f.name, "unit": f.unit, "scale": f.scale} for f in FEATURES],
         "models": models,
         "policy": {
-            "maize": {"rule": IRRIGATION.to_dict(), "sensor_rule": IRRIGATION_BY_SENSOR.to_dict()},
+            "maize": {
+                "rule": IRRIGATION.to_dict(),
+                "sensor_rule": IRRIGATION_BY_SENSOR.to_dict(),
+                "fixed_rule": IRRIGATION_BY_SENSOR.to_dict(),
+            },
             "wheat": {
                 "rule": NITROGEN.to_dict(),
                 "sensor_rule": NITROGEN_BY_SENSOR.to_dict(),

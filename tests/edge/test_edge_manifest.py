@@ -61,7 +61,7 @@ def test_a_good_manifest_is_read_in_full() -> None:
     manifest = parse_manifest(manifest_bytes(plain_manifest()))
     assert manifest.release.counter == 2009000
     assert manifest.models["yield"].crops == ("maize", "wheat")
-    assert manifest.policy["maize"] == CropPolicy(IRRIGATION, IRRIGATION_BY_SENSOR, None)
+    assert manifest.policy["maize"] == CropPolicy(IRRIGATION, IRRIGATION_BY_SENSOR, IRRIGATION_BY_SENSOR)
     assert manifest.policy["wheat"] == CropPolicy(NITROGEN, NITROGEN_BY_SENSOR, NITROGEN)
 
 
@@ -137,7 +137,9 @@ def test_values_that_make_no_sense(path: tuple[Any, ...], value: Any, named: str
 def test_a_rule_of_the_other_crop_is_refused() -> None:
     plain = plain_manifest()
     plain["policy"]["maize"]["rule"] = copy.deepcopy(plain["policy"]["wheat"]["rule"])
-    with pytest.raises(ManifestError, match=r"policy\.maize\.rule: a maize rule must be a FourStageRule"):
+    with pytest.raises(
+        ManifestError, match=r"policy\.maize\.rule: a maize rule must be a FourStageRule or DayCurveRule"
+    ):
         manifest_from_dict(plain)
 
 

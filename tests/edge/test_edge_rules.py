@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from headland_edge.records import COLUMN_INFO, Records
-from headland_edge.rules import FourStageRule, RuleError, SplitRule, rule_from_dict
+from headland_edge.rules import DayCurveRule, FourStageRule, RuleError, SplitRule, rule_from_dict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +46,53 @@ def test_irrigation_refuses_what_is_not_finite() -> None:
     for depletion, taw in ((float("nan"), 100.0), (0.5, float("inf"))):
         with pytest.raises(ValueError, match="not a finite amount"):
             IRRIGATION.irrigation_mm(10, depletion, taw)
+
+
+CURVE = DayCurveRule((10, 20, 60), (0.2, 0.6, 0.4), 0.5, 30.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("day", "threshold"), [(0, 0.2), (10, 0.2), (15, 0.4), (20, 0.6), (50, 0.45), (60, 0.4), (400, 0.4)]
+)
+def test_a_day_curve_runs_straight_between_its_knots(day: int, threshold: float) -> None:
+    assert CURVE.threshold_frac(day) == pytest.approx(threshold)
+
+
+@pytest.mark.parametrize(
+    ("day", "depletion", "taw", "expected"),
+    [
+        (15, 0.4, 100.0, 0.0),  # at the threshold is not above it
+        (15, 0.41, 100.0, 20.5),  # half of it is given back
+        (15, 0.9, 100.0, 30.0),  # no more than max_irrigation_mm
+        (15, 0.41, 20.0, 0.0),  # 4.1 mm is less than min_irrigation_mm
+    ],
+)
+def test_a_day_curve_gives_back_its_share(day: int, depletion: float, taw: float, expected: float) -> None:
+    assert CURVE.irrigation_mm(day, depletion, taw) == pytest.approx(expected)
+
+
+@given(st.integers(0, 400), st.floats(-1, 2), st.floats(1, 800))
+def test_a_day_curve_is_within_its_limits_and_survives_json(day: int, depletion: float, taw: float) -> None:
+    amount = CURVE.irrigation_mm(day, depletion, taw)
+    assert amount == 0.0 or 5.0 <= amount <= 30.0
+    assert rule_from_dict(json.loads(json.dumps(CURVE.to_dict()))) == CURVE
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"knot_days": [10, 20]}, "thresholds_frac needs 2 numbers, got 3"),
+        ({"knot_days": [10], "thresholds_frac": [0.5]}, "knot_days needs 2 numbers, got 1"),
+        ({"knot_days": [10, 10, 60]}, "must ascend"),
+        ({"knot_days": [10, 20.5, 60]}, "whole numbers"),
+        ({"refill_frac": 1.5}, "refill_frac must lie in 0 to 1"),
+        ({"refill_frac": float("nan")}, "refill_frac must lie in 0 to 1"),
+        ({"min_irrigation_mm": 40.0}, "0 <= min_irrigation_mm"),
+    ],
+)
+def test_a_day_curve_that_makes_no_sense_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RuleError, match=message):
+        rule_from_dict({**CURVE.to_dict(), **change})
 
 
 def test_split_doses() -> None:

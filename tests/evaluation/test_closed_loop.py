@@ -45,7 +45,7 @@ def rows(arena, params) -> pl.DataFrame:
 
 def test_every_policy_farms_every_field(rows):
     assert set(rows["policy"]) == set(POLICY_NAMES["maize"])
-    assert rows.group_by("policy").len()["len"].to_list() == [4] * 5
+    assert rows.group_by("policy").len()["len"].to_list() == [4] * 6
     assert rows["profit_usd_ha"].is_finite().all()
 
 

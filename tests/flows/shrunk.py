@@ -12,6 +12,7 @@ SMALL: dict[str, Any] = {
     "rules.irrigation.candidates": 2,
     "rules.irrigation.survivors": 2,
     "rules.irrigation.refinements": 0,
+    "rules.irrigation.curve_generations": 1,
     "rules.nitrogen.fields_per_season": 1,
     "rules.nitrogen.candidates": 4,
     **{

@@ -5,7 +5,17 @@ import pytest
 from joblib import Parallel
 
 from tasks.crops.fields import draw_fields
-from tasks.policies.tune import Ground, Search, exact, halving, scorer, tune_irrigation
+from tasks.policies.tune import (
+    Ground,
+    Search,
+    day_curve,
+    exact,
+    halving,
+    irrigation_rule,
+    scorer,
+    tune_day_curve,
+    tune_irrigation,
+)
 from tests.conftest import made_up_weather
 
 
@@ -40,8 +50,6 @@ def ground(params):
 
 
 def test_candidates_are_scored_on_every_field_alike(params, ground):
-    from tasks.policies.tune import irrigation_rule
-
     fields = draw_fields("maize", "champion", [2001, 2002], 2, params.fields.maize, params.seed)
     with Parallel(n_jobs=1) as workers:
         score = scorer(ground, lambda c: irrigation_rule(c, params), workers)
@@ -54,8 +62,6 @@ def test_candidates_are_scored_on_every_field_alike(params, ground):
 
 @pytest.mark.slow
 def test_a_tuned_rule_beats_the_growers_70_percent_on_its_own_seasons(params, ground):
-    from tasks.policies.tune import irrigation_rule
-
     few = params.model_copy(
         update={"rules": params.rules.model_copy(update={"irrigation": params.rules.irrigation.model_copy(
             update={"candidates": 8, "survivors": 3, "refinements": 6})})}
@@ -66,3 +72,27 @@ def test_a_tuned_rule_beats_the_growers_70_percent_on_its_own_seasons(params, gr
         _, value = tune_irrigation(ground, fields, workers)
         seventy = scorer(ground, lambda c: irrigation_rule(c, few), workers)([np.full(4, 0.3)], fields)[0]
     assert value >= seventy
+
+
+def test_a_candidate_outside_the_box_is_a_rule_inside_it(params):
+    settings = params.rules.irrigation
+    n = len(settings.curve_days)
+    rule = day_curve(np.array([-1.0] * (n - 1) + [2.0, 0.0, 9.0]), params)
+    assert (rule.thresholds_frac[0], rule.thresholds_frac[-1], rule.refill_frac) == (0.02, 0.98, 0.3)
+    assert rule.max_irrigation_mm == settings.max_irrigation_mm
+
+
+@pytest.mark.slow
+def test_a_day_curve_never_earns_less_than_the_stages_it_starts_from(params, ground):
+    fields = draw_fields("maize", "champion", [2001, 2002], 2, params.fields.maize, params.seed)
+    few = params.model_copy(
+        update={"rules": params.rules.model_copy(update={"irrigation": params.rules.irrigation.model_copy(
+            update={"curve_generations": 3})})}
+    )  # fmt: skip
+    start = irrigation_rule(np.array([0.5, 0.5, 0.6, 0.8]), params)
+    with Parallel(n_jobs=1) as workers:
+        at_start = Ground(ground.weather, ground.sensors, few, informed=False)
+        first, second = (tune_day_curve(at_start, fields, workers, start) for _ in range(2))
+        stages = scorer(ground, lambda _: start, workers)([np.zeros(1)], fields)[0]
+    assert first[1] >= stages - 1.0  # nine knots follow the steps of four stages closely, not exactly
+    assert first == second

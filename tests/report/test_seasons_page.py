@@ -13,7 +13,7 @@ def season(as_of: int, **release: Any) -> dict[str, Any]:
     played = {
         "crop": "maize", "season": as_of, "fields": 8, "gain_usd_ha": [1.0, 2.0, 3.0, 2.0], "refused": 1,
         "advised": 900,
-        "profit_usd_ha": {"device": 512.0, "tuned_threshold": 510.0}, "everything_bytes": 50_000,
+        "profit_usd_ha": {"device": 512.0, "tuned_day_curve": 510.0}, "everything_bytes": 50_000,
         "irrigation_mm": {"device": 201.0}, "nitrogen_kg_ha": {"device": 0.0},
     }  # fmt: skip
     made = {"counter": as_of * 1000, "bytes": 584_000, "patch_bytes": 37_000, "published": True, **release}
