@@ -182,6 +182,15 @@ def test_update_without_a_source_says_so(tmp_path: Path, capsys: pytest.CaptureF
     assert command(capsys, "status", "--home", home.root)[1]["update"]["state"] in ("offline", "signature", "waiting")
 
 
+def test_update_can_forgive_what_failed_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = make_home(tmp_path / "device")
+    Slots(home.slots).mark_bad("ab" * 32)
+    assert command(capsys, "update", "--home", home.root)[0] == 0
+    assert Slots(home.slots).bad == {"ab" * 32}
+    assert command(capsys, "update", "--home", home.root, "--forgive")[0] == 0
+    assert Slots(home.slots).bad == frozenset()
+
+
 def test_the_service_loads_nothing_of_updates() -> None:
     modules = "headland_edge.cli, headland_edge.commands, headland_edge.service, headland_edge.local_mqtt"
     program = f"import sys\nimport {modules}\nprint(*sys.modules)"
