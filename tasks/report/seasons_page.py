@@ -87,8 +87,8 @@ def _money(history: History) -> Section:
 
 
 def _years(ax: Axes) -> None:
-    """Whole years, written out."""
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    """Whole years, written out, few enough to be read side by side."""
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     ax.ticklabel_format(axis="x", useOffset=False)
 
 
