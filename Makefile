@@ -43,7 +43,7 @@ demo: setup  ## retrain the season, make the report, give advice on a device
 
 test: setup  ## every test, the quick ones first
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup  ## tests that take a moment
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
