@@ -87,7 +87,7 @@ def linear_trend(case: Case) -> Array:
 
 def ridge(case: Case) -> Array:
     """Ridge regression of the residual."""
-    from sklearn.linear_model import Ridge  # type: ignore[import-untyped]  # ships no types
+    from sklearn.linear_model import Ridge
 
     fitted = Ridge(alpha=RIDGE).fit(case.inputs[case.known], case.rows.residual_t_ha[case.known])
     return case.usual_t_ha + np.asarray(fitted.predict(case.inputs[case.asked]), dtype=np.float64)
@@ -95,7 +95,7 @@ def ridge(case: Case) -> Array:
 
 def gradient_boosting(case: Case) -> Array:
     """scikit-learn's histogram gradient boosting of the residual."""
-    from sklearn.ensemble import HistGradientBoostingRegressor  # type: ignore[import-untyped]  # ships no types
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
     model = HistGradientBoostingRegressor(
         max_iter=300, learning_rate=0.05, max_leaf_nodes=15, min_samples_leaf=20, l2_regularization=1.0, random_state=0

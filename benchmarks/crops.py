@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -154,12 +155,7 @@ def maize_equality(site: SiteWeather, rng: np.random.Generator, count: int) -> d
     mornings, harvest = grow(batch, irrigate(methods)), batch.harvest()
     began, differences = time.process_time(), []
     for i in track(range(count), total=count, label="package, maize"):
-        method = methods[i]
-        package = maize_season(
-            fields[i],
-            weather[fields[i].site],
-            lambda day, frac, taw_mm: depth_mm(method, day, frac, taw_mm),  # noqa: B023  # called at once
-        )
+        package = maize_season(fields[i], weather[fields[i].site], partial(depth_mm, methods[i]))
         mine = rows(mornings, i)
         same = mine.shape == package.mornings.shape and bool(harvest.matured[i]) == package.matured
         apart = float(np.abs(mine - package.mornings).max()) if same else np.inf

@@ -8,19 +8,18 @@ field, ``crops`` and ``co2s`` one a year, ``soils`` one a soil; ``year`` and ``s
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 FUNCTIONS = ("step_fields", "morning_fields")
 
 
-def day(*records: Any) -> None:
-    """Stands for the package's day."""
-    raise NotImplementedError
+if TYPE_CHECKING:  # the package's, in the compiled module
 
+    def day(*records: Any) -> None:
+        """Let one field's day happen."""
 
-def root_zone_water(*values: Any) -> tuple[float, ...]:
-    """Stands for the package's function of the same name."""
-    raise NotImplementedError
+    def root_zone_water(*values: Any) -> tuple[float, ...]:
+        """Water of the root zone, mm; see the package."""
 
 
 def step_fields(

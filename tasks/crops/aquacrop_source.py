@@ -17,6 +17,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from typing import ClassVar
 
@@ -103,7 +104,7 @@ def module_source() -> str:
             f"aquacrop {installed} is installed, but maize needs exactly {AQUACROP_VERSION}, whose private parts it"
             f" uses; install it with: pip install aquacrop=={AQUACROP_VERSION}"
         )
-    import aquacrop.core  # type: ignore[import-untyped]  # noqa: F401  # loads the modules read below; has no stubs
+    import_module("aquacrop.core")  # loads the modules read below
 
     objects = "\n".join(
         f"class {name}_(NamedTuple):\n" + "".join(f"    {field}: float\n" for field in fields)
@@ -165,8 +166,9 @@ def _rebound(node: ast.FunctionDef) -> set[str]:
 
 
 def _object_made(value: ast.expr) -> str | None:
-    named = isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and not value.args
-    return value.func.id if named and value.func.id in _OBJECTS else None  # type: ignore[attr-defined]  # named says so
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and not value.args:
+        return value.func.id if value.func.id in _OBJECTS else None
+    return None
 
 
 def _without_state(values: ast.Tuple) -> ast.expr:
@@ -241,9 +243,11 @@ class _Rewriter(ast.NodeTransformer):
         return node
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-        text = ast.unparse(node)
-        if text.startswith("np.argwhere(") and text.endswith(").flatten()[0]"):
-            return _looped("_first", node.value.func.value)  # type: ignore[attr-defined]  # as the text says
+        match node:
+            case ast.Subscript(
+                ast.Call(ast.Attribute(ast.Call(ast.Attribute(attr="argwhere")) as found, "flatten")), ast.Constant(0)
+            ):
+                return _looped("_first", found)
         self.generic_visit(node)
         return node
 

@@ -106,6 +106,31 @@ class Harvest:
     matured: BoolArray
 
 
+def check_amounts(
+    fields: tuple[Field, ...], active: BoolArray, name: str, amounts: FloatArray, days: NDArray[np.int64], since: str
+) -> None:
+    """Refuse what can't be applied today.
+
+    Args:
+        fields: of the batch.
+        active: shape (n_fields,); others' amounts are ignored.
+        name: of what is applied.
+        amounts: one for each field.
+        days: shape (n_fields,), days each field has lived.
+        since: what days are counted from.
+
+    Raises:
+        FieldError: another shape, or a negative or NaN amount for an active field, which is named.
+    """
+    if amounts.shape != (len(fields),):
+        raise FieldError(f"{name} has shape {amounts.shape}; give one value for each of {len(fields)} fields")
+    wrong = np.flatnonzero(active & ~(np.isfinite(amounts) & (amounts >= 0)))
+    if wrong.size:
+        i = int(wrong[0])
+        what = f"{name} is {amounts[i]} on day {days[i]} after {since}"
+        raise FieldError(f"field {fields[i].field_id}: {what}; decide a number from 0 up")
+
+
 class CropBatch(Protocol):
     """A batch of fields of one crop in the middle of their season."""
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from tasks.crops.interface import DailyWeather, Decision, Field, FieldError, FloatArray, Harvest, Morning
+from tasks.crops.interface import DailyWeather, Decision, Field, FieldError, FloatArray, Harvest, Morning, check_amounts
 from tasks.crops.maize_start import SOILS, compiled, example, layer_water, of_soil, of_year
 
 EXTINCTION = 0.65
@@ -137,8 +137,8 @@ class MaizeBatch:
 
     def step(self, decision: Decision) -> None:
         """Let today happen. Raises ValueError on negative or NaN amounts for an active field, before anything grows."""
-        self._check_amounts("irrigation_mm", decision.irrigation_mm)
-        self._check_amounts("nitrogen_kg_ha", decision.nitrogen_kg_ha)
+        for name in ("irrigation_mm", "nitrogen_kg_ha"):
+            check_amounts(self.fields, self._active, name, getattr(decision, name), self._days, "sowing")
         applied_mm = np.asarray(decision.irrigation_mm, dtype=np.float64)
         self._irrigation_mm[self._active] += applied_mm[self._active]
         self._nitrogen_kg_ha[self._active] += decision.nitrogen_kg_ha[self._active]
@@ -158,17 +158,6 @@ class MaizeBatch:
             self._days,
             self._season_days,
         )
-
-    def _check_amounts(self, name: str, amounts: FloatArray) -> None:
-        if amounts.shape != (len(self.fields),):
-            raise FieldError(f"{name} has shape {amounts.shape}; give one value for each of {len(self.fields)} fields")
-        bad = np.flatnonzero(self._active & ~(np.isfinite(amounts) & (amounts >= 0)))
-        if bad.size:
-            i = int(bad[0])
-            raise FieldError(
-                f"field {self.fields[i].field_id}: {name} is {amounts[i]} on day {self._days[i]} after sowing;"
-                " decide a number from 0 up"
-            )
 
     @property
     def finished(self) -> bool:

@@ -44,11 +44,11 @@ def _of_soil(soil: str) -> Any:
     """Aquacrop's own model of maize on ``soil``, initialised: sown on 1 May 2000, wet to field capacity."""
     # From their own modules: the package's top level names nothing in a process started with an option "-m".
     import pandas as pd
-    from aquacrop.core import AquaCropModel  # type: ignore[import-untyped]  # has no stubs
-    from aquacrop.entities.crop import Crop  # type: ignore[import-untyped]  # as above
-    from aquacrop.entities.inititalWaterContent import InitialWaterContent  # type: ignore[import-untyped]  # as above
-    from aquacrop.entities.irrigationManagement import IrrigationManagement  # type: ignore[import-untyped]  # as above
-    from aquacrop.entities.soil import Soil  # type: ignore[import-untyped]  # as above
+    from aquacrop.core import AquaCropModel
+    from aquacrop.entities.crop import Crop
+    from aquacrop.entities.inititalWaterContent import InitialWaterContent
+    from aquacrop.entities.irrigationManagement import IrrigationManagement
+    from aquacrop.entities.soil import Soil
 
     # The maize calendar is in days, so that initialisation reads no temperature; any weather serves.
     columns = {"MinTemp": 10.0, "MaxTemp": 25.0, "Precipitation": 0.0, "ReferenceET": 5.0}
@@ -83,8 +83,8 @@ def of_soil(soil: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.n
 def of_year(year: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Crop and carbon dioxide of ``year``, as aquacrop's initialisation computes them; records of shape (1,)."""
     import pandas as pd
-    from aquacrop.entities.co2 import CO2  # type: ignore[import-untyped]  # has no stubs
-    from aquacrop.initialize.compute_variables import compute_variables  # type: ignore[import-untyped]  # has no stubs
+    from aquacrop.entities.co2 import CO2
+    from aquacrop.initialize.compute_variables import compute_variables
 
     model, shown = _of_soil(SOILS[0]), example()
     parameters, clock = copy.copy(model._param_struct), copy.copy(model._clock_struct)

@@ -17,11 +17,11 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-import pcse  # type: ignore[import-untyped]  # pcse has no types
-from pcse.base import ParameterProvider  # type: ignore[import-untyped]  # pcse has no types
-from pcse.engine import Engine  # type: ignore[import-untyped]  # pcse has no types
-from pcse.input import CABOWeatherDataProvider, PCSEFileReader  # type: ignore[import-untyped]  # pcse has no types
-from pcse.util import daylength, penman  # type: ignore[import-untyped]  # pcse has no types
+import pcse
+from pcse.base import ParameterProvider
+from pcse.engine import Engine
+from pcse.input import CABOWeatherDataProvider, PCSEFileReader
+from pcse.util import daylength, penman
 
 DATA = Path(pcse.__file__).parent / "tests" / "test_data"
 STATES = ["LAI", "WLVG", "WLVD", "WST", "WSO", "WRT", "ANLV", "ANST", "ANRT", "ANSO", "ROOTD", "TNSOIL", "WC", "TAGBM"]

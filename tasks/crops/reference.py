@@ -50,7 +50,7 @@ class MaizeReference:
 
 def maize_season(field: Field, weather: DailyWeather, irrigate: Irrigate) -> MaizeReference:
     """Run a field's season on ``aquacrop`` as installed, one day at a time."""
-    from aquacrop.solution.root_zone_water import (  # type: ignore[import-untyped]  # has no stubs
+    from aquacrop.solution.root_zone_water import (
         root_zone_water,
     )
 
@@ -75,11 +75,11 @@ def maize_season(field: Field, weather: DailyWeather, irrigate: Irrigate) -> Mai
 
 def _open(field: Field, weather: DailyWeather) -> Any:
     import pandas as pd
-    from aquacrop.core import AquaCropModel  # type: ignore[import-untyped]  # has no stubs
-    from aquacrop.entities.crop import Crop  # type: ignore[import-untyped]  # as above
-    from aquacrop.entities.inititalWaterContent import InitialWaterContent  # type: ignore[import-untyped]  # as above
-    from aquacrop.entities.irrigationManagement import IrrigationManagement  # type: ignore[import-untyped]  # as above
-    from aquacrop.entities.soil import Soil  # type: ignore[import-untyped]  # as above
+    from aquacrop.core import AquaCropModel
+    from aquacrop.entities.crop import Crop
+    from aquacrop.entities.inititalWaterContent import InitialWaterContent
+    from aquacrop.entities.irrigationManagement import IrrigationManagement
+    from aquacrop.entities.soil import Soil
 
     sown, soil = field.sowing_date, Soil(field.soil)
     layers = list(range(1, soil.nLayer + 1))

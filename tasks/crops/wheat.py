@@ -13,7 +13,16 @@ from typing import Final
 
 import numpy as np
 
-from tasks.crops.interface import BoolArray, DailyWeather, Decision, Field, FieldError, FloatArray, Harvest, Morning
+from tasks.crops.interface import (
+    BoolArray,
+    DailyWeather,
+    Decision,
+    Field,
+    FieldError,
+    Harvest,
+    Morning,
+    check_amounts,
+)
 from tasks.crops.lintul3 import Soil, State, daily_rates, initial_state, water_content
 from tasks.crops.lintul3_parameters import CropParameters, spring_wheat
 from tasks.crops.wheat_season import season_course
@@ -161,24 +170,14 @@ class WheatBatch:
 
     def _check(self, decision: Decision) -> None:
         for name in ("irrigation_mm", "nitrogen_kg_ha"):
-            self._check_amounts(name, getattr(decision, name))
+            days = np.full(len(self.fields), self._day)
+            check_amounts(self.fields, self._active, name, getattr(decision, name), days, "emergence")
         watered = np.flatnonzero(self._active & (decision.irrigation_mm != 0))
         if watered.size:
             i = int(watered[0])
             raise FieldError(
                 f"field {self.fields[i].field_id}: irrigation_mm is {decision.irrigation_mm[i]} on day {self._day}"
                 " after emergence, but this wheat is rain-fed; decide 0"
-            )
-
-    def _check_amounts(self, name: str, amounts: FloatArray) -> None:
-        if amounts.shape != (len(self.fields),):
-            raise FieldError(f"{name} has shape {amounts.shape}; give one value for each of {len(self.fields)} fields")
-        wrong = np.flatnonzero(self._active & ~(np.isfinite(amounts) & (amounts >= 0)))
-        if wrong.size:
-            i = int(wrong[0])
-            raise FieldError(
-                f"field {self.fields[i].field_id}: {name} is {amounts[i]} on day {self._day} after emergence;"
-                " decide a number from 0 up"
             )
 
     @property

@@ -52,12 +52,12 @@ def policy_of(name: str, crop: Crop, arena: Arena) -> Policy:
     rule = rules.fixed_rule if name in ("best_fixed", "tuned_threshold", "threshold_70pct") else rules.sensor_rule
     if isinstance(rule, SplitRule):
         return Splits([rule])
-    if name == "threshold_70pct" and isinstance(rule, FourStageRule):
-        # "70 %" in the growers' words: irrigate when less than 70 % of the available water is left.
-        rule = rule.with_thresholds((0.3,) * 4)
-    if rule is None:
+    if name == "tuned_day_curve" and rule is not None:
+        return Threshold([rule])
+    if not isinstance(rule, FourStageRule):
         raise ValueError(f"the bundle has no rule for {name} of {crop}; build it again: dvc repro bundle")
-    return Threshold([rule])
+    # "70 %" in the growers' words: irrigate when less than 70 % of the available water is left.
+    return Threshold([rule.with_thresholds((0.3,) * 4) if name == "threshold_70pct" else rule])
 
 
 def play(name: str, fields: tuple[Field, ...], arena: Arena) -> tuple[pl.DataFrame, SeasonLog]:

@@ -194,7 +194,10 @@ def check(params: Params, weather_root: Path = Path("data/weather")) -> dict[str
         mine = [job for job in jobs if job[0] == crop]
         rng, ranges = field_rng(params.seed, crop, "check"), params.fields.of(crop)
         picked = [mine[i] for i in sorted(rng.choice(len(mine), min(CHECKED, len(mine)), replace=False).tolist())]
-        fields = [draw_fields(crop, site, [season], 1, ranges, params.seed) for _, site, season in picked]
+        drawn = [
+            draw_fields(crop, site, [season], ranges.per_season, ranges, params.seed) for _, site, season in picked
+        ]
+        fields = [(each[int(rng.integers(len(each)))],) for each in drawn]
         if crop == "maize":
             by_field = [
                 maize_differences(each, {site: sites[site].season_weather(season)}, params)
