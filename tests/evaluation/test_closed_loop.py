@@ -8,12 +8,14 @@ import numpy as np
 import polars as pl
 import pytest
 from headland_edge.bundle import write_bundle
-from headland_edge.rules import SplitRule
+from headland_edge.manifest import CropPolicy
+from headland_edge.rules import DayCurveRule, SplitRule
 
 from tasks.crops.farm import farm
 from tasks.crops.fields import draw_fields
 from tasks.evaluation.arena import DEVICE, POLICY_NAMES, Arena, play_all, policy_of
 from tasks.evaluation.closed_loop import groups_of, main, summary
+from tasks.policies.growers import Threshold
 from tests.conftest import ROOT, made_up_weather
 from tests.edge.small_bundle import parts
 
@@ -128,3 +130,13 @@ def test_weather_without_a_whole_season_is_said(tmp_path, bundle, capsys):
     code, _, err = run(capsys, "--bundle", bundle, "--weather", file, "--latitude-deg", 45)
     assert code == 1
     assert "no complete season" in err
+
+
+def test_a_baseline_of_another_form_is_refused_and_not_played_under_its_name(params, tmp_path):
+    curve = DayCurveRule((1, 60), (0.5, 0.5), 1.0, 30.0, 5.0)
+    for plain in (None, curve):
+        arena = Arena(tmp_path / "none.tar", {"maize": CropPolicy(curve, curve, plain)}, params, {})
+        for name in ("tuned_threshold", "threshold_70pct"):
+            with pytest.raises(ValueError, match=f"no rule for {name} of maize"):
+                policy_of(name, "maize", arena)
+        assert isinstance(policy_of("tuned_day_curve", "maize", arena), Threshold)
