@@ -160,6 +160,7 @@ class IrrigationRule(_Section):
     stage_end_days: Annotated[tuple[Count, Count, Count, Count], _up] = _about("days after sowing a stage ends.")
     max_irrigation_mm: Positive = _about("most that one irrigation gives, mm.")
     min_irrigation_mm: Amount = _about("less than this is not worth starting the pump, mm.")
+    season_limit_mm: Positive | None = _about("most a season may get altogether, mm; null: no limit.", default=None)
     fields_per_season: Count = _about("training fields of each season that a candidate is scored on.")
     candidates: Count = _about("random threshold sets tried first.")
     survivors: Count = _about("best of them that are tried on half of the fields.")
@@ -213,6 +214,35 @@ class Model(_Section):
     def unit(self) -> str:
         """Unit of the target."""
         return {"depletion_frac": "1", "n_supply_kg_ha": "kg/ha", "yield_t_ha": "t/ha"}[self.target]
+
+
+class Advantage(_Section):
+    """A net that says where another dose than the rule's is worth more, learned by rollouts on training seasons."""
+
+    doses: Annotated[tuple[Amount, ...], _up, _once] = _about("doses it speaks of, mm or kg N/ha.", min_length=2)
+    rounds: Count = _about("rounds of farming, rollouts and learning; each farms by the net of the one before.")
+    mornings_per_round: int = _about("mornings whose doses are compared by rollouts in each round.", ge=100)
+    futures: Count = _about("seasons of weather each dose is followed through.")
+    fields_per_season: Count = _about("fields farmed on each training season in each round.")
+    spliced_seasons: int = _about("synthetic seasons of each site, spliced from training seasons.", ge=0)
+    block_days: Count = _about("days a synthetic season takes from one year before it changes to another.")
+    width: int = _about("units of both hidden layers.", ge=4, le=512)
+    epochs: Count = _about("passes over all mornings after each round.")
+    margins_usd_ha: Annotated[tuple[Positive, ...], _up, _once] = _about(
+        "gains below it are not acted on; validation seasons choose.", min_length=1
+    )
+    reaches: Annotated[tuple[Positive, ...], _up, _once] = _about(
+        "how far a dose may depart from the rule: depletion past its threshold, or kg N/ha; validation seasons choose.",
+        min_length=1,
+    )
+    judged_fields_per_season: Count = _about("fields of each validation season that margin and reach are chosen on.")
+
+
+class Fold(_Section):
+    """Cross-validation instead of one season being prepared: every ``count``-th season is tested, all others train."""
+
+    number: int = _about("the first season tested, counted from 0.", ge=0)
+    count: int = _about("folds altogether.", ge=2, le=20)
 
 
 class Training(_Section):
@@ -298,12 +328,14 @@ class Params(_Section):
     prices: Prices = _about("money.")
     rules: Rules = _about("tuning of the rules.")
     model: dict[Name, Model] = _about("the nets by name.", min_length=1)
+    advantage: dict[Crop, Advantage] = _about("nets that may better a rule's dose, by crop.")
     training: Training = _about("how every net is trained.")
     compression: Compression = _about("from the trained net to the one that ships.")
     evaluation: Evaluation = _about("farming the held-out seasons.")
     release: Release = _about("what the bundle promises a device.")
     gate: Gate = _about("what a candidate must fulfil before it is published.")
     rollout: Rollout = _about("how carefully a release goes out to the fleet.")
+    fold: Fold | None = _about("for studies: which seasons are tested; without it those from as_of on.", default=None)
 
     def season_of(self, site: str) -> int:
         """The year of ``site`` that plays the part of ``as_of``; KeyError for an unknown site."""
@@ -314,15 +346,20 @@ class Params(_Section):
 
         Returns:
             Before the site's ``as_of``: training, every ``validation_every``-th of them validation. From it on,
-            ``test_seasons`` years: test. Years later still are in none.
+            ``test_seasons`` years: test. Years later still are in none. With a ``fold`` its seasons are tested, and
+            all others train or validate.
 
         Raises:
             ParamsError: a site that grows crops for training has no test season, or too few before ``as_of`` to leave
                 one for validation. A site that only evaluation farms may have none.
         """
         years, start = sorted(set(seasons)), self.season_of(site)
-        past = [year for year in years if year < start]
-        test = tuple(year for year in years if start <= year < start + self.test_seasons)
+        if self.fold is not None:
+            test = tuple(years[self.fold.number :: self.fold.count])
+            past = [year for year in years if year not in test]
+        else:
+            past = [year for year in years if year < start]
+            test = tuple(year for year in years if start <= year < start + self.test_seasons)
         # Fewer past seasons than this leave none for validation.
         if self.sites[site].crops and (not test or len(past) < self.validation_every):
             raise ParamsError(self._no_data(site, years))
@@ -405,5 +442,7 @@ def _number_faults(params: Params) -> Iterator[tuple[Key, str]]:
         yield ("rules", "irrigation", "min_irrigation_mm"), f"above max_irrigation_mm ({rule.max_irrigation_mm:g})."
     if rule.survivors > rule.candidates:
         yield ("rules", "irrigation", "survivors"), f"more than candidates ({rule.candidates})."
+    if params.fold is not None and params.fold.number >= params.fold.count:
+        yield ("fold", "number"), f"there are {params.fold.count} folds, counted from 0."
     if params.rollout.success_share + params.rollout.error_share > 1.0:
         yield ("rollout", "error_share"), "together with success_share above 1: a wave could both advance and stop."

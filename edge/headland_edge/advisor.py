@@ -2,7 +2,8 @@
 
 1. Readings out of their plausible range are dropped and named.
 2. A net estimates the field's state from its history, with a 10-90 % band; a tuned rule turns the estimate's
-   median into a dose.
+   median into a dose, and where the bundle has an advantage net, another dose may be given that is worth more
+   (``headland_edge.advantage``).
 3. If the reading the net leans on is stale, the dose comes from the last reading instead, by the rule tuned for
    raw readings, and the advice says so.
 4. If that is too old as well, the advice is refused with a reason.
@@ -19,6 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
+from headland_edge.advantage import MAPS, choose, foreign, inputs_for, inputs_of
 from headland_edge.bundle import Bundle, BundleError
 from headland_edge.features import clean, derive, gdd, window
 from headland_edge.manifest import CropPolicy, Model
@@ -189,7 +191,41 @@ class Advisor:
         if estimate is None:
             rule, estimate = policy.sensor_rule, _balance(morning, reading, taw_mm)
         assert not isinstance(rule, SplitRule)  # checked when the manifest was parsed
-        return rule.irrigation_mm(morning.records.days_after_sowing, estimate.q50, taw_mm), estimate
+        day = morning.records.days_after_sowing
+        applied_mm = float(np.nansum(morning.records.column("irrigation_mm")))
+        dose_mm = rule.irrigation_mm(day, estimate.q50, taw_mm, applied_mm)
+        past = estimate.q50 - rule.threshold_frac(day)
+        if (better := self._bettered(morning, estimate, dose_mm, past)) is not None:
+            dose_mm = min(better, rule.left_mm(applied_mm))
+        return dose_mm, estimate
+
+    def _bettered(self, morning: _Morning, estimate: Estimate, rule_dose: float, past: float) -> float | None:
+        """A dose that the advantage net finds worth more than the rule's, None where the rule's stands."""
+        crop = morning.records.crop
+        net = self._policy(crop).advantage
+        if net is None or estimate.source != "model" or estimate.q10 is None or estimate.q90 is None:
+            return None
+        known = np.array([[estimate.q10, estimate.q50, estimate.q90]])
+        inputs = inputs_of(crop, morning.features[np.newaxis], known, np.array([rule_dose]))
+        if (strange := foreign(net, inputs)[0]).any():
+            names = [each.name for each, odd in zip(inputs_for(crop), strange, strict=True) if odd]
+            morning.notes.append(f"the rule's dose stands: {', '.join(names)} unlike anything the net learned from")
+            return None
+        name = f"advantage/{crop}"
+        try:
+            if name not in self._sessions:
+                self._sessions[name] = Session(self._bundle.members[net.file], net.file, MAPS, len(net.doses))
+            gains = self._sessions[name].run(inputs[..., np.newaxis])
+        except ModelError as error:
+            raise BundleError(f"{self._bundle.path}, member {error}") from None
+        dose, gain = choose(crop, net, gains, np.array([rule_dose]), np.array([past]))
+        morning.models[name] = "int8"
+        if gain[0] == 0.0:
+            return None
+        morning.notes.append(
+            f"{dose[0]:.0f} instead of the rule's {rule_dose:.0f}: worth about {gain[0]:.0f} USD/ha more"
+        )
+        return float(dose[0])
 
     def _nitrogen(self, morning: _Morning) -> tuple[float, Estimate | None]:
         policy = self._policy("wheat")
@@ -211,7 +247,9 @@ class Advisor:
             assert isinstance(policy.sensor_rule, SplitRule)  # as above
             rule = policy.sensor_rule
         morning.notes.append(f"nitrogen split {due + 1} of {len(rule.split_gdd)} is due this morning")
-        return rule.dose_kg_ha(due, estimate.q50), estimate
+        dose_kg_ha = rule.dose_kg_ha(due, estimate.q50)
+        better = self._bettered(morning, estimate, dose_kg_ha, 0.0)
+        return dose_kg_ha if better is None else better, estimate
 
     def _supply(self, morning: _Morning, reading: Reading) -> Estimate:
         """Nitrogen supply: the net's if the soil test is fresh, else the last soil test itself."""

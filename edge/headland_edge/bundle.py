@@ -79,18 +79,21 @@ class Bundle:
         except SketchError as error:
             raise BundleError(f"{self.path}, member {member.file}: {error}") from None
 
-    def verify_golden(self) -> dict[str, float]:
-        """Run every model on its golden inputs on this machine.
+    def verify_golden(self) -> dict[str, tuple[float, float]]:
+        """Run every model and every advantage net on its golden inputs on this machine.
 
         Returns:
-            Largest difference from the expected outputs, by model, in scaled units.
+            By model, and by crop as ``advantage/CROP``: the largest difference from the expected outputs and the
+            tolerance, in scaled units or USD/ha.
 
         Raises:
             BundleError: a model does not load, or differs by more than its tolerance; names the member.
         """
-        from headland_edge.golden import verify
+        from headland_edge.golden import verify, verify_advantage
 
-        return {name: verify(self, name) for name in sorted(self.manifest.models)}
+        found = {name: verify(self, name) for name in sorted(self.manifest.models)}
+        nets = (crop for crop, policy in sorted(self.manifest.policy.items()) if policy.advantage)
+        return found | {f"advantage/{crop}": verify_advantage(self, crop) for crop in nets}
 
 
 def write_bundle(path: Path, manifest: Mapping[str, object], members: Mapping[str, bytes]) -> str:
@@ -166,10 +169,19 @@ def _with_hashes(manifest: Mapping[str, object], members: Mapping[str, bytes]) -
         for name, model in models.items()
     }
     whole = {**manifest, "models": named, "files": files}
+    if isinstance(policies := manifest.get("policy"), Mapping):
+        whole["policy"] = {crop: _with_net_hash(policy, files) for crop, policy in policies.items()}
     sketch = manifest.get("sketch")
     if isinstance(sketch, Mapping):
         whole["sketch"] = {**sketch, "sha256": files.get(str(sketch.get("file")), "")}
     return whole
+
+
+def _with_net_hash(policy: object, files: Mapping[str, str]) -> object:
+    net = policy.get("advantage") if isinstance(policy, Mapping) else None
+    if not (isinstance(policy, Mapping) and isinstance(net, Mapping)):
+        return policy
+    return {**policy, "advantage": {**net, "sha256": files.get(str(net.get("file")), "")}}
 
 
 def _verified_manifest(members: dict[str, bytes]) -> Manifest:

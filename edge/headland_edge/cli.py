@@ -137,18 +137,18 @@ def _verify(options: argparse.Namespace) -> int:
     from headland_edge.bundle import open_bundle
 
     bundle = open_bundle(_bundle_of(options))
-    differences = bundle.verify_golden()
+    golden, models = bundle.verify_golden(), bundle.manifest.models
     release = bundle.manifest.release
     found = {
         "bundle_sha256": bundle.sha256,
         "release": {"counter": release.counter, "as_of": release.as_of},
         "models": {
             name: {
-                "kind": bundle.manifest.models[name].kind,
+                "kind": models[name].kind if name in models else "int8",
                 "golden_difference": difference,
-                "tolerance": bundle.manifest.models[name].golden.tolerance,
+                "tolerance": tolerance,
             }
-            for name, difference in differences.items()
+            for name, (difference, tolerance) in golden.items()
         },
     }
     print(json.dumps(found, indent=2, allow_nan=False))

@@ -114,20 +114,32 @@ def derive(records: Records) -> Float32Array:
     Returns:
         Shape (n_mornings, len(FEATURES)), never NaN, row ``k`` from rows up to ``k`` only.
     """
-    values = records.values
+    return derive_many(records.crop, records.values)
+
+
+def derive_many(crop: str, values: FloatArray) -> Float32Array:
+    """``derive`` for many fields of one crop at once, bit for bit the same.
+
+    Args:
+        crop: maize or wheat.
+        values: shape (..., n_mornings, len(COLUMNS)).
+
+    Returns:
+        Shape (..., n_mornings, len(FEATURES)).
+    """
     seen = _plausible(values)
     filled = np.where(seen, values, 0.0)
-    out = np.empty((len(values), len(FEATURES)))
-    out[:, : len(COLUMNS)] = filled
+    out = np.empty((*values.shape[:-1], len(FEATURES)))
+    out[..., : len(COLUMNS)] = filled
     for channel, columns in _SEEN_COLUMNS:
-        out[:, channel] = seen[:, columns].all(axis=1)
-    totals = filled[:, _TOTAL_COLUMNS]
-    totals[0] = 0.0
-    np.cumsum(totals, axis=0, out=out[:, _TOTALS_AT])
-    out[:, _AT["growing_degree_days_c_d"]] = _degree_days(values, seen, GDD_BASE_C[records.crop])
-    out[:, _AT["days_after_sowing"]] = np.arange(len(values))
-    out[:, _AT["is_wheat"]] = records.crop == "wheat"
-    out[:, _AT["grown"]] = 1.0
+        out[..., channel] = seen[..., columns].all(axis=-1)
+    totals = filled[..., _TOTAL_COLUMNS]
+    totals[..., 0, :] = 0.0
+    np.cumsum(totals, axis=-2, out=out[..., _TOTALS_AT])
+    out[..., _AT["growing_degree_days_c_d"]] = _degree_days(values, seen, GDD_BASE_C[crop])
+    out[..., _AT["days_after_sowing"]] = np.arange(values.shape[-2])
+    out[..., _AT["is_wheat"]] = crop == "wheat"
+    out[..., _AT["grown"]] = 1.0
     out /= _SCALES
     return out.astype(np.float32)
 
@@ -144,6 +156,11 @@ def gdd(records: Records) -> FloatArray:
 def gdd_of_many(crop: str, values: FloatArray) -> FloatArray:
     """``gdd`` for many fields of one crop at once; shape (..., n_mornings, len(COLUMNS)) to (..., n_mornings)."""
     return _degree_days(values, _plausible(values), GDD_BASE_C[crop])
+
+
+def plausible(values: FloatArray) -> FloatArray:
+    """``clean`` for many fields at once: shape (..., len(COLUMNS)), NaN where a value is out of range."""
+    return np.asarray(np.where(_plausible(values), values, np.nan))
 
 
 def window(features: Float32Array, end: int, length: int) -> Float32Array:

@@ -10,12 +10,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headland_edge.records import CROPS, MAX_MORNINGS
+from headland_edge.advantage import Advantage, inputs_for
+from headland_edge.records import COLUMN_INFO, CROPS, MAX_MORNINGS
 from headland_edge.rules import DayCurveRule, FourStageRule, Rule, RuleError, SplitRule, rule_from_dict
 
 SCHEMA_VERSION = 1
@@ -140,6 +142,8 @@ class CropPolicy:
     fixed_rule: Rule | None = None
     """A plainer rule, for comparison; the device does not use it. Wheat: fixed doses, without any reading. Maize: the
     four-stage threshold on raw readings."""
+    advantage: Advantage | None = None
+    """A net that may better the rule's dose; none in bundles without one."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +234,13 @@ def _check_references(manifest: Manifest) -> None:
                 raise ManifestError(f"models.{name}.{key}: {file!r} is not among the bundle's files")
         if manifest.files[model.file] != model.sha256:
             raise ManifestError(f"models.{name}.sha256: differs from files.{model.file}")
+    for crop, policy in manifest.policy.items():
+        if (net := policy.advantage) is not None:
+            for file in (net.file, net.golden_inputs, net.golden_outputs):
+                if file not in manifest.files:
+                    raise ManifestError(f"policy.{crop}.advantage: {file!r} is not among the bundle's files")
+            if manifest.files[net.file] != net.sha256:
+                raise ManifestError(f"policy.{crop}.advantage.sha256: differs from files.{net.file}")
     sketch = manifest.sketch
     if sketch is not None and manifest.files.get(sketch.file) != sketch.sha256:
         raise ManifestError(f"sketch: {sketch.file!r} is not among the bundle's files with that hash")
@@ -302,7 +313,35 @@ def _policy(crop: str, node: _Node) -> CropPolicy:
     if crop not in _RULES_OF_CROP:
         raise ManifestError(f"{node.path}: crop {crop!r} is not known; use one of {', '.join(CROPS)}")
     fixed = _rule(crop, node, "fixed_rule") if node.has("fixed_rule") else None
-    return node.finish(CropPolicy(_rule(crop, node, "rule"), _rule(crop, node, "sensor_rule"), fixed))
+    net = _advantage(crop, node.node("advantage")) if node.has("advantage") else None
+    return node.finish(CropPolicy(_rule(crop, node, "rule"), _rule(crop, node, "sensor_rule"), fixed, net))
+
+
+def _advantage(crop: str, node: _Node) -> Advantage:
+    names = [feature.name for feature in inputs_for(crop)]
+    if list(node.texts("inputs")) != names:
+        node.fail("inputs", f"this headland-edge tells the net {', '.join(names)}; install the release that fits")
+    low, high, doses = node.numbers("low"), node.numbers("high"), node.numbers("doses")
+    if not len(low) == len(high) == len(names) or any(a > b for a, b in zip(low, high, strict=True)):
+        node.fail("low", f"low and high need {len(names)} numbers each, low not above high")
+    most = COLUMN_INFO["irrigation_mm" if crop == "maize" else "nitrogen_kg_ha"].high
+    if any(b <= a for a, b in pairwise(doses)) or not 0 <= doses[0] <= doses[-1] <= most:
+        node.fail("doses", f"must ascend within 0 to {most:g}, got {list(doses)}")
+    golden = node.node("golden")
+    made = Advantage(
+        file=node.text("file"),
+        sha256=_sha256(node.text("sha256"), f"{node.path}.sha256"),
+        doses=doses,
+        margin_usd_ha=node.number("margin_usd_ha", positive=True),
+        reach=node.number("reach", positive=True),
+        low=low,
+        high=high,
+        golden_inputs=golden.text("inputs"),
+        golden_outputs=golden.text("outputs"),
+        golden_tolerance_usd_ha=golden.number("tolerance_usd_ha", positive=True),
+    )
+    golden.done()
+    return node.finish(made)
 
 
 def _rule(crop: str, node: _Node, key: str) -> Rule:
@@ -393,6 +432,13 @@ class _Node:
         if number is None or (positive and number <= 0):
             self.fail(key, f"must be a {'positive ' if positive else ''}finite number, got {value!r}")
         return number
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A non-empty list of finite numbers."""
+        values: list[Any] = self.get(key, list, "a list of numbers")
+        found = [_finite(value) if isinstance(value, int | float) and value is not True else None for value in values]
+        numbers = tuple(number for number in found if number is not None)
+        return numbers if values and len(numbers) == len(values) else self.fail(key, "must be a list of finite numbers")
 
     def node(self, key: str) -> _Node:
         """An object below this one."""

@@ -40,12 +40,14 @@ class FourStageRule:
     """Largest amount applied on one day."""
     min_irrigation_mm: float
     """Smaller amounts are not worth starting the pump: nothing is applied."""
+    season_limit_mm: float | None = None
+    """Most that the season may get altogether; None: as much as it takes."""
 
     def __post_init__(self) -> None:
         _check_numbers("thresholds_frac", self.thresholds_frac, _STAGES)
         _check_numbers("stage_end_days", self.stage_end_days, _STAGES)
         _check_ascending("stage_end_days", self.stage_end_days)
-        _check_amounts(self.min_irrigation_mm, self.max_irrigation_mm)
+        _check_amounts(self.min_irrigation_mm, self.max_irrigation_mm, self.season_limit_mm)
 
     def threshold_frac(self, days_after_sowing: int) -> float:
         """Threshold of the stage that ``days_after_sowing`` lies in."""
@@ -54,13 +56,19 @@ class FourStageRule:
                 return threshold
         return self.thresholds_frac[-1]
 
-    def irrigation_mm(self, days_after_sowing: int, depletion_frac: float, taw_mm: float) -> float:
-        """Amount to apply today, mm, always finite.
+    def irrigation_mm(
+        self, days_after_sowing: int, depletion_frac: float, taw_mm: float, applied_mm: float = 0.0
+    ) -> float:
+        """Amount to apply today, mm, always finite; ``applied_mm`` is what the season has had.
 
         Raises:
             ValueError: depletion or total available water is not finite.
         """
-        return _amount(self, days_after_sowing, depletion_frac, depletion_frac * taw_mm)
+        return _amount(self, days_after_sowing, depletion_frac, depletion_frac * taw_mm, applied_mm)
+
+    def left_mm(self, applied_mm: float) -> float:
+        """What the season may still get."""
+        return _left_mm(self, applied_mm)
 
     def with_thresholds(self, thresholds_frac: tuple[float, ...]) -> FourStageRule:
         """The same rule with other thresholds."""
@@ -74,6 +82,7 @@ class FourStageRule:
             "stage_end_days": [int(x) for x in self.stage_end_days],
             "max_irrigation_mm": float(self.max_irrigation_mm),
             "min_irrigation_mm": float(self.min_irrigation_mm),
+            **_limit(self.season_limit_mm),
         }
 
 
@@ -97,6 +106,8 @@ class DayCurveRule:
     """Largest amount applied on one day."""
     min_irrigation_mm: float
     """Smaller amounts are not worth starting the pump: nothing is applied."""
+    season_limit_mm: float | None = None
+    """Most that the season may get altogether; None: as much as it takes."""
 
     def __post_init__(self) -> None:
         _check_numbers("knot_days", self.knot_days, max(2, len(self.knot_days)))
@@ -104,7 +115,7 @@ class DayCurveRule:
         _check_ascending("knot_days", self.knot_days)
         if not 0.0 <= self.refill_frac <= 1.0:
             raise RuleError(f"refill_frac must lie in 0 to 1, got {self.refill_frac}")
-        _check_amounts(self.min_irrigation_mm, self.max_irrigation_mm)
+        _check_amounts(self.min_irrigation_mm, self.max_irrigation_mm, self.season_limit_mm)
 
     def threshold_frac(self, days_after_sowing: int) -> float:
         """Threshold on that day."""
@@ -114,14 +125,20 @@ class DayCurveRule:
         (first, last), (low, high) = self.knot_days[right - 1 : right + 1], self.thresholds_frac[right - 1 : right + 1]
         return low + (high - low) * (days_after_sowing - first) / (last - first)
 
-    def irrigation_mm(self, days_after_sowing: int, depletion_frac: float, taw_mm: float) -> float:
-        """Amount to apply today, mm, always finite.
+    def irrigation_mm(
+        self, days_after_sowing: int, depletion_frac: float, taw_mm: float, applied_mm: float = 0.0
+    ) -> float:
+        """Amount to apply today, mm, always finite; ``applied_mm`` is what the season has had.
 
         Raises:
             ValueError: depletion or total available water is not finite.
         """
         refill_mm = self.refill_frac * depletion_frac * taw_mm
-        return _amount(self, days_after_sowing, depletion_frac, refill_mm)
+        return _amount(self, days_after_sowing, depletion_frac, refill_mm, applied_mm)
+
+    def left_mm(self, applied_mm: float) -> float:
+        """What the season may still get."""
+        return _left_mm(self, applied_mm)
 
     def to_dict(self) -> dict[str, object]:
         """Plain form for JSON; ``rule_from_dict`` reads it."""
@@ -132,6 +149,7 @@ class DayCurveRule:
             "refill_frac": float(self.refill_frac),
             "max_irrigation_mm": float(self.max_irrigation_mm),
             "min_irrigation_mm": float(self.min_irrigation_mm),
+            **_limit(self.season_limit_mm),
         }
 
 
@@ -202,6 +220,7 @@ class SplitRule:
 
 IrrigationRule = FourStageRule | DayCurveRule
 Rule = IrrigationRule | SplitRule
+_OPTIONAL = {"four_stage": {"season_limit_mm"}, "day_curve": {"season_limit_mm"}, "split": set[str]()}
 _KEYS: dict[str, dict[str, bool]] = {
     "four_stage": {
         "thresholds_frac": True, "stage_end_days": True, "max_irrigation_mm": False, "min_irrigation_mm": False
@@ -226,7 +245,7 @@ def rule_from_dict(plain: object) -> Rule:
     kind = plain.get("kind")
     if not isinstance(kind, str) or kind not in _KEYS:
         raise RuleError(f"kind {kind!r} is not known; use one of {', '.join(_KEYS)}")
-    wrong = {"kind", *_KEYS[kind]} ^ set(plain)
+    wrong = {"kind", *_KEYS[kind]} ^ (set(plain) - _OPTIONAL[kind])
     if wrong:
         raise RuleError(f"keys missing or unknown: {', '.join(sorted(map(str, wrong)))}")
     if kind == "four_stage":
@@ -235,6 +254,7 @@ def rule_from_dict(plain: object) -> Rule:
             stage_end_days=tuple(_whole(plain, "stage_end_days")),
             max_irrigation_mm=_number(plain, "max_irrigation_mm"),
             min_irrigation_mm=_number(plain, "min_irrigation_mm"),
+            season_limit_mm=_number(plain, "season_limit_mm") if "season_limit_mm" in plain else None,
         )
     if kind == "day_curve":
         return DayCurveRule(
@@ -243,6 +263,7 @@ def rule_from_dict(plain: object) -> Rule:
             refill_frac=_number(plain, "refill_frac"),
             max_irrigation_mm=_number(plain, "max_irrigation_mm"),
             min_irrigation_mm=_number(plain, "min_irrigation_mm"),
+            season_limit_mm=_number(plain, "season_limit_mm") if "season_limit_mm" in plain else None,
         )
     return SplitRule(
         split_gdd=_numbers(plain, "split_gdd"),
@@ -252,18 +273,30 @@ def rule_from_dict(plain: object) -> Rule:
     )
 
 
-def _amount(rule: IrrigationRule, days_after_sowing: int, depletion_frac: float, refill_mm: float) -> float:
+def _left_mm(rule: IrrigationRule, applied_mm: float) -> float:
+    return math.inf if rule.season_limit_mm is None else max(0.0, rule.season_limit_mm - applied_mm)
+
+
+def _limit(season_limit_mm: float | None) -> dict[str, object]:
+    return {} if season_limit_mm is None else {"season_limit_mm": float(season_limit_mm)}
+
+
+def _amount(
+    rule: IrrigationRule, days_after_sowing: int, depletion_frac: float, refill_mm: float, applied_mm: float
+) -> float:
     """``refill_mm`` within the rule's amounts if the depletion is past today's threshold."""
     if not math.isfinite(refill_mm):
         raise ValueError(f"depletion {depletion_frac} would take {refill_mm} mm, which is not a finite amount")
     if depletion_frac <= rule.threshold_frac(days_after_sowing):
         return 0.0
-    amount = min(rule.max_irrigation_mm, refill_mm)
+    amount = min(rule.max_irrigation_mm, refill_mm, rule.left_mm(applied_mm))
     return float(amount) if amount > 0.0 and amount >= rule.min_irrigation_mm else 0.0
 
 
-def _check_amounts(least_mm: float, most_mm: float) -> None:
+def _check_amounts(least_mm: float, most_mm: float, season_mm: float | None) -> None:
     _check_numbers("max_irrigation_mm, min_irrigation_mm", (most_mm, least_mm), 2)
+    if season_mm is not None and not 0.0 <= season_mm < math.inf:
+        raise RuleError(f"season_limit_mm must be a finite amount from 0 up, got {season_mm}")
     if not 0.0 <= least_mm <= most_mm <= COLUMN_INFO["irrigation_mm"].high:
         most = f"{COLUMN_INFO['irrigation_mm'].high:g}"
         raise RuleError(f"irrigation amounts must satisfy 0 <= min_irrigation_mm <= max_irrigation_mm <= {most}")

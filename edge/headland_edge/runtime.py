@@ -21,47 +21,55 @@ class ModelError(RuntimeError):
 class Session:
     """One loaded ONNX model, int8 or fp32."""
 
-    def __init__(self, onnx: bytes, name: str = "model") -> None:
+    def __init__(
+        self,
+        onnx: bytes,
+        name: str = "model",
+        maps: tuple[str, str] = ("window", "quantiles"),
+        outputs: int = QUANTILES,
+    ) -> None:
         """Load a model.
 
         Args:
             onnx: the ONNX file's bytes, weights included.
             name: stands in error messages.
+            maps: names of its one input and one output.
+            outputs: numbers it gives for each input.
 
         Raises:
-            ModelError: onnxruntime does not take it, or its input and output are not ``window`` and ``quantiles``.
+            ModelError: onnxruntime does not take it, or its input and output are not those of ``maps``.
         """
         onnxruntime = _onnxruntime()
-        self._name = name
+        self._name, self._maps, self._outputs = name, maps, outputs
         try:
             self._session = onnxruntime.InferenceSession(onnx, _options(), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a class of its own for each failure, without a common base
             raise ModelError(f"{name}: does not load ({_first_line(error)})") from None
-        inputs = [node.name for node in self._session.get_inputs()]
-        outputs = [node.name for node in self._session.get_outputs()]
-        if inputs != ["window"] or outputs != ["quantiles"]:
-            raise ModelError(f"{name}: must map 'window' to 'quantiles', maps {inputs} to {outputs}")
+        found = [[node.name for node in nodes] for nodes in (self._session.get_inputs(), self._session.get_outputs())]
+        if found != [[maps[0]], [maps[1]]]:
+            raise ModelError(f"{name}: must map {maps[0]!r} to {maps[1]!r}, maps {found[0]} to {found[1]}")
 
     def run(self, windows: Float32Array) -> Float32Array:
-        """Quantiles of each window.
+        """What the net says of each window: quantiles.
 
         Args:
             windows: shape (n, C, length); n as the model's batch allows, 1 always.
 
         Returns:
-            Shape (n, 3), scaled units, in the net's own order: not yet sorted, and not checked for NaN.
+            Shape (n, outputs), scaled units, in the net's own order: quantiles not yet sorted, and nothing checked for
+            NaN.
 
         Raises:
             ModelError: the shape does not fit or the run fails.
         """
         try:
-            (output,) = self._session.run(["quantiles"], {"window": windows})
+            (output,) = self._session.run([self._maps[1]], {self._maps[0]: windows})
         except Exception as error:  # as above
             raise ModelError(f"{self._name}: does not run on {windows.shape} ({_first_line(error)})") from None
-        quantiles = np.asarray(output, np.float32)
-        if quantiles.shape != (len(windows), QUANTILES):
-            raise ModelError(f"{self._name}: gives shape {quantiles.shape}, not {(len(windows), QUANTILES)}")
-        return quantiles
+        said = np.asarray(output, np.float32)
+        if said.shape != (len(windows), self._outputs):
+            raise ModelError(f"{self._name}: gives shape {said.shape}, not {(len(windows), self._outputs)}")
+        return said
 
 
 def _onnxruntime() -> Any:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,12 +142,39 @@ class CropBatch(Protocol):
     def step(self, decision: Decision) -> None:
         """Let today happen. Raises ValueError on negative or NaN amounts for an active field."""
 
+    def branch(self, rows: NDArray[np.int64], futures: Self, future_rows: NDArray[np.int64]) -> Self:
+        """Copies of fields as they stand this morning, which live on in other weather.
+
+        Args:
+            rows: shape (n,), fields of this batch; a field may be copied many times.
+            futures: a batch of the same crop whose fields were sown on the same days of their years, not begun.
+            future_rows: shape (n,): from today on, copy ``i`` has the weather of that field of ``futures``.
+
+        Raises:
+            ValueError: a future sown on another day of the year, or with a shorter season.
+        """
+
     @property
     def finished(self) -> bool:
         """No field is active any more and none will be."""
 
     def harvest(self) -> Harvest:
         """Outcome so far; final once ``finished``."""
+
+
+def check_futures(
+    fields: tuple[Field, ...], rows: NDArray[np.int64], futures: tuple[Field, ...], future_rows: NDArray[np.int64]
+) -> None:
+    """Refuse a future that does not fit; see ``CropBatch.branch``."""
+    for i, k in sorted(set(zip(rows.tolist(), future_rows.tolist(), strict=True))):
+        ours, theirs = fields[i], futures[k]
+        same_day = ours.sowing_date.timetuple().tm_yday == theirs.sowing_date.timetuple().tm_yday
+        if not same_day or theirs.season_days < ours.season_days:
+            sown = f"sown on {theirs.sowing_date} for {theirs.season_days} days"
+            raise FieldError(
+                f"field {ours.field_id} cannot live on in the weather of {theirs.field_id}: {sown},"
+                f" not on {ours.sowing_date:%d %B} for {ours.season_days}"
+            )
 
 
 def open_batch(fields: tuple[Field, ...], weather: Mapping[str, DailyWeather]) -> CropBatch:

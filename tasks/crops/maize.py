@@ -10,8 +10,19 @@ from datetime import date, timedelta
 from difflib import get_close_matches
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tasks.crops.interface import DailyWeather, Decision, Field, FieldError, FloatArray, Harvest, Morning, check_amounts
+from tasks.crops.interface import (
+    DailyWeather,
+    Decision,
+    Field,
+    FieldError,
+    FloatArray,
+    Harvest,
+    Morning,
+    check_amounts,
+    check_futures,
+)
 from tasks.crops.maize_start import SOILS, compiled, example, layer_water, of_soil, of_year
 
 EXTINCTION = 0.65
@@ -117,6 +128,22 @@ class MaizeBatch:
         self._active = np.ones(len(fields), dtype=np.bool_)
         self._irrigation_mm, self._nitrogen_kg_ha = np.zeros((2, len(fields)))
 
+    def branch(self, rows: NDArray[np.int64], futures: MaizeBatch, future_rows: NDArray[np.int64]) -> MaizeBatch:
+        """Copies of fields as they stand this morning, which live on in other weather; see ``CropBatch.branch``.
+
+        The air's carbon dioxide stays that of the field's own year.
+        """
+        check_futures(self.fields, rows, futures.fields, future_rows)
+        made = object.__new__(MaizeBatch)
+        made.fields = tuple(self.fields[i] for i in rows.tolist())
+        made._model, made._crops, made._co2s, made._soils = self._model, self._crops, self._co2s, self._soils
+        made._weather = futures._weather[future_rows]
+        for name in ("_year", "_soil", "_states", "_profiles", "_days", "_season_days", "_active"):
+            setattr(made, name, getattr(self, name)[rows])
+        made._irrigation_mm, made._nitrogen_kg_ha = self._irrigation_mm[rows], self._nitrogen_kg_ha[rows]
+        made._management, made._ground = self._management.copy(), self._ground.copy()
+        return made
+
     def morning(self) -> Morning:
         """True state this morning. Calling it twice changes nothing."""
         told = np.full((4, len(self.fields)), np.nan)
@@ -139,7 +166,8 @@ class MaizeBatch:
         """Let today happen. Raises ValueError on negative or NaN amounts for an active field, before anything grows."""
         for name in ("irrigation_mm", "nitrogen_kg_ha"):
             check_amounts(self.fields, self._active, name, getattr(decision, name), self._days, "sowing")
-        applied_mm = np.asarray(decision.irrigation_mm, dtype=np.float64)
+        # Another layout in memory would be compiled for anew, and change the cache of machine code.
+        applied_mm = np.ascontiguousarray(decision.irrigation_mm, dtype=np.float64)
         self._irrigation_mm[self._active] += applied_mm[self._active]
         self._nitrogen_kg_ha[self._active] += decision.nitrogen_kg_ha[self._active]
         self._model.step_fields(

@@ -61,22 +61,31 @@ class SensorBank:
         """Draw every error of the season; ``weather`` by site must also hold the day before sowing."""
         self._days = max(field.season_days for field in fields) + 1
         self._crop = fields[0].crop
+        # A field may stand many times in a batch, under many policies: its errors are drawn once.
+        first = {field: i for i, field in reversed(list(enumerate(fields)))}
+        each = [fields[i] for i in sorted(first.values())]
+        place = {field: i for i, field in enumerate(each)}
+        at = np.array([place[field] for field in fields])
         self._weather = {
-            name: np.stack([_daily(f, weather[f.site], name, self._days) for f in fields]) for name in _WEATHER
+            name: np.stack([_daily(f, weather[f.site], name, self._days) for f in each])[at] for name in _WEATHER
         }
         self._errors = {}
-        for name in _SENSED:
-            sensor = sensors.of(name)
-            pairs = [_draw(field, name, sensor, self._days, seed) for field in fields]
-            out = np.stack(
+        outages = {
+            group: np.stack(
                 [
-                    _outages(
-                        f, _group(name), sensors.dropout.starts_per_day, sensors.dropout.mean_days, self._days, seed
-                    )
-                    for f in fields
+                    _outages(f, group, sensors.dropout.starts_per_day, sensors.dropout.mean_days, self._days, seed)
+                    for f in each
                 ]
             )
-            self._errors[name] = _Errors(np.stack([p[0] for p in pairs]) * out, np.stack([p[1] for p in pairs]))
+            for group in dict.fromkeys(map(_group, _SENSED))
+        }
+        for name in _SENSED:
+            sensor = sensors.of(name)
+            pairs = [_draw(field, name, sensor, self._days, seed) for field in each]
+            out = outages[_group(name)]
+            self._errors[name] = _Errors(
+                (np.stack([p[0] for p in pairs]) * out)[at], np.stack([p[1] for p in pairs])[at]
+            )
         # The taw_mm column is a table of the agronomist's, not a sensor: it never drops out.
         taw = self._errors["taw_mm"]
         self._errors["taw_mm"] = _Errors(np.nan_to_num(taw.factor, nan=1.0), taw.shift)

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.crops.interface import (
     BoolArray,
@@ -19,9 +20,11 @@ from tasks.crops.interface import (
     Decision,
     Field,
     FieldError,
+    FloatArray,
     Harvest,
     Morning,
     check_amounts,
+    check_futures,
 )
 from tasks.crops.lintul3 import Soil, State, daily_rates, initial_state, water_content
 from tasks.crops.lintul3_parameters import CropParameters, spring_wheat
@@ -124,6 +127,26 @@ class WheatBatch:
         self._state = np.stack(start)
         self._day = 0
         self._nitrogen_kg_ha = np.zeros(len(fields))
+
+    def branch(self, rows: NDArray[np.int64], futures: WheatBatch, future_rows: NDArray[np.int64]) -> WheatBatch:
+        """Copies of fields as they stand this morning, which live on in other weather; see ``CropBatch.branch``."""
+        check_futures(self.fields, rows, futures.fields, future_rows)
+        made = object.__new__(WheatBatch)
+        made.fields = tuple(self.fields[i] for i in rows.tolist())
+        made._crop = self._crop
+        made._course = self._course.spliced(self._crop, self._day, rows, futures._course, future_rows)
+        made._season_days = self._season_days[rows]
+        made._end_day = np.minimum(made._course.maturity_day, made._season_days)
+        made._soil = Soil(*(each[rows] for each in self._soil))
+        made._mineralisation, made._waiting_n = self._mineralisation[rows], self._waiting_n[rows]
+        made._state, made._day = self._state[:, rows], self._day
+        made._nitrogen_kg_ha = self._nitrogen_kg_ha[rows]
+        return made
+
+    @property
+    def mean_temperature_c(self) -> FloatArray:
+        """Mean of the day's least and greatest temperature, shape (n_fields, days)."""
+        return self._course.mean_temperature_c
 
     @property
     def state(self) -> State:

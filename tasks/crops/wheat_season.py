@@ -22,6 +22,24 @@ _NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
+class _Seen:
+    """Weather of each column and where it lies."""
+
+    weather: FloatArray
+    """Shape (len(_WEATHER), days, n_columns)."""
+    day_of_year: FloatArray
+    """Shape (days, n_columns)."""
+    latitude_deg: FloatArray
+    elevation_m: FloatArray
+
+    def spliced(self, day: int, columns: NDArray[np.int64], other: _Seen, others: NDArray[np.int64]) -> _Seen:
+        """These columns until ``day``, others of another season from it on; the place stays."""
+        length = self.weather.shape[1]
+        weather = np.concatenate([self.weather[:, :day, columns], other.weather[:, day:length, others]], axis=1)
+        return _Seen(weather, self.day_of_year[:, columns], self.latitude_deg[columns], self.elevation_m[columns])
+
+
+@dataclass(frozen=True)
 class SeasonCourse:
     """The season of a batch of fields, from emergence on."""
 
@@ -31,6 +49,25 @@ class SeasonCourse:
     """Shape (n_fields,): where each field finds its weather."""
     maturity_day: NDArray[np.int64]
     """Shape (n_fields,): days after emergence; a very large number if not within the season."""
+    seen: _Seen
+    """What it was worked out from."""
+
+    def spliced(
+        self, p: CropParameters, day: int, rows: NDArray[np.int64], other: SeasonCourse, other_rows: NDArray[np.int64]
+    ) -> SeasonCourse:
+        """The seasons of ``rows`` until ``day``, those of ``other_rows`` of another course from it on."""
+        pairs = np.stack([self.column[rows], other.column[other_rows]])
+        distinct, column = np.unique(pairs, axis=1, return_inverse=True)
+        seen = self.seen.spliced(day, distinct[0], other.seen, distinct[1])
+        days, maturity_day = _course(p, seen)
+        column = column.reshape(-1)
+        return SeasonCourse(days, column, maturity_day[column], seen)
+
+    @property
+    def mean_temperature_c(self) -> FloatArray:
+        """Shape (n_fields, days)."""
+        tmin, tmax = self.seen.weather[:2]
+        return np.asarray(((tmin + tmax) / 2)[:, self.column].T)
 
     def day(self, number: int) -> Day:
         """The day ``number`` days after emergence, arrays of shape (n_fields,)."""
@@ -71,19 +108,25 @@ def season_course(p: CropParameters, fields: tuple[Field, ...], weather: Mapping
         check_weather(field, weather)
     position = {key: i for i, key in enumerate(firsts)}
     column = np.array([position[key] for key in keys], dtype=np.int64)
-    days, maturity_day = _columns(p, list(firsts.values()), weather)
-    return SeasonCourse(days, column, maturity_day[column])
+    seen = _seen(list(firsts.values()), weather)
+    days, maturity_day = _course(p, seen)
+    return SeasonCourse(days, column, maturity_day[column], seen)
 
 
-def _columns(
-    p: CropParameters, fields: list[Field], weather: Mapping[str, DailyWeather]
-) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Arrays of shape (days, len(Day._fields), n_columns) and (n_columns,)."""
+def _seen(fields: list[Field], weather: Mapping[str, DailyWeather]) -> _Seen:
     length = max(field.season_days for field in fields)
-    tmin, tmax, rain, radiation, vapour, wind = (_gather(name, fields, weather, length) for name in _WEATHER)
-    day_of_year = _days_of_year(fields, length)
-    latitude = np.array([weather[field.site].latitude_deg for field in fields])
-    elevation = np.array([weather[field.site].elevation_m for field in fields])
+    return _Seen(
+        np.stack([_gather(name, fields, weather, length) for name in _WEATHER]),
+        _days_of_year(fields, length),
+        np.array([weather[field.site].latitude_deg for field in fields]),
+        np.array([weather[field.site].elevation_m for field in fields]),
+    )
+
+
+def _course(p: CropParameters, seen: _Seen) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Arrays of shape (days, len(Day._fields), n_columns) and (n_columns,)."""
+    tmin, tmax, rain, radiation, vapour, wind = seen.weather
+    day_of_year, latitude, elevation = seen.day_of_year, seen.latitude_deg, seen.elevation_m
     potential = potential_evaporation(tmin, tmax, radiation, vapour, wind, day_of_year, latitude, elevation)
     mean = (tmin + tmax) / 2
     stage, warmth = _development(p, mean, daylength_h(latitude, day_of_year))

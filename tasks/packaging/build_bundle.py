@@ -31,6 +31,7 @@ GOLDEN_WINDOWS = 8
 SKETCH = "sketch.json"
 # Integer kernels round alike everywhere; float tails of other processors may differ in the last digits.
 GOLDEN_TOLERANCE = 0.02
+ADVANTAGE_TOLERANCE_USD_HA = 0.5
 
 
 def release_counter(params: Params) -> int:
@@ -113,6 +114,25 @@ def based_on(choices: dict[str, dict[str, Any]]) -> dict[str, int]:
     return {name: choice["based_on"]["counter"] for name, choice in choices.items() if "based_on" in choice}
 
 
+def with_advantage(policies: dict[str, Any], folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The rules with the nets that may better them, where one ships, and the members these bring."""
+    found, members = {}, {}
+    for crop, rules in policies.items():
+        learned = folder / crop / "advantage.json"
+        entry = json.loads(learned.read_text()) if learned.exists() else {"ships": False}
+        if not entry.pop("ships"):
+            found[crop] = rules
+            continue
+        names = {"file": f"advantage/{crop}.onnx"}
+        golden = {part: f"advantage/{crop}.{part}.npy" for part in ("inputs", "outputs")}
+        members[names["file"]] = (folder / crop / "net.onnx").read_bytes()
+        for part, name in golden.items():
+            members[name] = (folder / crop / f"golden.{part}.npy").read_bytes()
+        golden_entry = {**golden, "tolerance_usd_ha": ADVANTAGE_TOLERANCE_USD_HA}
+        found[crop] = {**rules, "advantage": {**entry, **names, "golden": golden_entry}}
+    return found, members
+
+
 def assemble(params: Params, root: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Gather manifest and members from the stages' outputs below ``root``."""
     members: dict[str, bytes] = {}
@@ -133,7 +153,13 @@ def assemble(params: Params, root: Path) -> tuple[dict[str, Any], dict[str, byte
     counter = release_counter(params)
     members["MODEL_CARD.md"] = model_card(params, counter, choices).encode()
     hashes = {name: models[name]["sha256"] for name in models}
-    members["mlbom.cdx.json"] = mlbom(params.as_of, onnx, hashes, made_by).encode()
+    policies, nets = with_advantage(
+        json.loads((root / "data/policies.json").read_text())["rules"], root / "data/advantage"
+    )
+    members |= nets
+    better = {name.removesuffix(".onnx").replace("/", "-"): net for name, net in nets.items() if name.endswith(".onnx")}
+    hashes |= {name: hashlib.sha256(net).hexdigest() for name, net in better.items()}
+    members["mlbom.cdx.json"] = mlbom(params.as_of, onnx | better, hashes, made_by).encode()
     members[SKETCH] = make_sketch(root / "data/windows", models, onnx)
     manifest = {
         "schema_version": 1,
@@ -142,7 +168,7 @@ def assemble(params: Params, root: Path) -> tuple[dict[str, Any], dict[str, byte
         "features_version": FEATURES_VERSION,
         "inputs": [{"name": f.name, "unit": f.unit, "scale": f.scale} for f in FEATURES],
         "models": models,
-        "policy": json.loads((root / "data/policies.json").read_text())["rules"],
+        "policy": policies,
         "budgets": {"latency_p99_ms": params.release.latency_p99_ms, "peak_rss_mb": params.release.peak_rss_mb},
         "lineage": made_by,
         "sketch": {"file": SKETCH},

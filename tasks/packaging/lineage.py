@@ -12,7 +12,7 @@ import yaml
 
 # What the bundle is made by; stages after it cannot change it.
 CODE = ("tasks", "edge/headland_edge", "params.yaml", "dvc.yaml", "constraints.txt")
-UPSTREAM = ("weather", "seasons", "features", "policies", "labels", "windows", "train", "compress")
+UPSTREAM = ("weather", "seasons", "features", "policies", "labels", "windows", "train", "compress", "advantage")
 
 
 def git_commit(root: Path) -> str:
@@ -46,8 +46,14 @@ def locked_stages(lock: Path, models: tuple[str, ...]) -> dict[str, Any]:
     return {
         name: {**entry, "outs": [out for out in entry.get("outs", []) if _repeats(out["path"])]}
         for name, entry in sorted(stages.items())
-        if name.partition("@")[0] in UPSTREAM and (name.partition("@")[2] or models[0]) in models
+        if name.partition("@")[0] in UPSTREAM and _made_for(name, models)
     }
+
+
+def _made_for(stage: str, models: tuple[str, ...]) -> bool:
+    """Whether a stage serves all, a crop, or one of the models that are trained."""
+    kind, _, name = stage.partition("@")
+    return not name or kind == "advantage" or name in models
 
 
 def _repeats(path: str) -> bool:

@@ -27,6 +27,10 @@ Metrics are pinball losses on validation seasons (before {as_of}, left out of tr
 """
 
 _TAIL = """
+## Doses
+A tuned rule turns the estimate of the field's state into a dose. Where the manifest names an advantage net, another
+dose is given if that net, which learned from simulated training seasons followed to their end, finds it worth more.
+
 ## Limits
 Trained on few real years and on simulated fields: what the simulators leave out (pests, hail, uneven stands, salt)
 the models do not know. Quantiles are calibrated on left-out years of the same sites.

@@ -6,14 +6,13 @@ import math
 
 import numpy as np
 from headland_edge.advisor import LAST_MORNINGS
-from headland_edge.features import clean, gdd_of_many
-from headland_edge.readings import carry_depletion
-from headland_edge.readings import last_seen as device_last_seen
-from headland_edge.records import COLUMNS, Records
+from headland_edge.features import gdd_of_many, plausible
+from headland_edge.records import COLUMNS
 from headland_edge.rules import IrrigationRule, SplitRule
 from numpy.typing import NDArray
 
 from tasks.crops.interface import BoolArray, Decision, Field, FloatArray
+from tasks.policies.many import irrigation_doses_mm
 
 IntArray = NDArray[np.int64]
 _AT = {name: COLUMNS.index(name) for name in COLUMNS}
@@ -67,23 +66,50 @@ class Threshold:
         day = records.shape[1] - 1
         depletion = carried_depletion(fields, records, active)
         taw = last_seen(records[:, :, _AT["taw_mm"]])
-        rules = self._rules * len(fields) if len(self._rules) == 1 else self._rules
-        amount = [
-            rule.irrigation_mm(day, float(d), float(t)) if a and not np.isnan(d) and not np.isnan(t) else 0.0
-            for rule, d, t, a in zip(rules, depletion, taw, active, strict=True)
-        ]
-        return Decision(np.array(amount), np.zeros(len(fields)))
+        applied = np.nansum(records[:, :, _AT["irrigation_mm"]], axis=1)
+        amount = np.zeros(len(fields))
+        for rule, at in self._places(len(fields)):
+            amount[at] = irrigation_doses_mm(rule, day, depletion[at], taw[at], applied[at])
+        return Decision(np.where(active, amount, 0.0), np.zeros(len(fields)))
+
+    def _places(self, count: int) -> list[tuple[IrrigationRule, slice | IntArray]]:
+        """Each different rule and the fields that follow it."""
+        if len(self._rules) == 1:
+            return [(self._rules[0], slice(None))]
+        found: dict[int, list[int]] = {}
+        for i, rule in enumerate(self._rules[:count]):
+            found.setdefault(id(rule), []).append(i)
+        return [(self._rules[at[0]], np.array(at)) for at in found.values()]
 
 
 def carried_depletion(fields: tuple[Field, ...], records: FloatArray, active: BoolArray) -> FloatArray:
-    """This morning's depletion on each field: the reading, or the last one carried on; NaN where none can be."""
+    """This morning's depletion on each field: the reading, or the last one carried on; NaN where none can be.
+
+    What ``headland_edge.readings.carry_depletion`` says of one field, for many at once.
+    """
     depletion = records[:, -1, _AT["depletion_frac"]].copy()
-    for i in np.flatnonzero(np.isnan(depletion) & active):
-        history, _ = clean(Records(fields[i].crop, fields[i].sowing_date, records[i]))
-        reading, taw = device_last_seen(history, "depletion_frac"), device_last_seen(history, "taw_mm")
-        reckoned = carry_depletion(history, reading, taw.value, LAST_MORNINGS) if reading and taw else None
-        depletion[i] = reckoned.depletion_frac if reckoned else np.nan
+    out = np.flatnonzero(np.isnan(depletion) & active)
+    if out.size:
+        depletion[out] = _carried(plausible(records[out]))
     return depletion
+
+
+def _carried(values: FloatArray) -> FloatArray:
+    """Depletion this morning on fields whose probe is out; shape (n_fields, n_mornings, len(COLUMNS))."""
+    today, mornings = values.shape[1] - 1, np.arange(values.shape[1])
+    column = {name: values[:, :, _AT[name]] for name in ("depletion_frac", "et0_mm", "rain_mm", "irrigation_mm")}
+    taw_mm, et0 = last_seen(values[:, :, _AT["taw_mm"]]), column["et0_mm"]
+    read = np.where(np.isnan(column["depletion_frac"]), -1, mornings).max(axis=1)
+    before = np.maximum.accumulate(np.where(np.isnan(et0), -1, mornings), axis=1)
+    nearest = np.where(before >= 0, before, np.argmax(~np.isnan(et0), axis=1)[:, None])
+    loss = np.take_along_axis(et0, nearest, axis=1)
+    gain = [np.nan_to_num(column[name]) for name in ("rain_mm", "irrigation_mm")]
+    depletion_mm = np.take_along_axis(column["depletion_frac"], np.maximum(read, 0)[:, None], axis=1)[:, 0] * taw_mm
+    for day in range(int(read.min()) + 1, today + 1):
+        carried = np.clip(depletion_mm + (loss[:, day] - gain[0][:, day] - gain[1][:, day]), 0.0, taw_mm)
+        depletion_mm = np.where(day > read, carried, depletion_mm)
+    known = (read >= 0) & (before[:, -1] > today - LAST_MORNINGS)
+    return np.asarray(np.where(known, depletion_mm / taw_mm, np.nan))
 
 
 class Splits:

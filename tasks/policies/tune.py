@@ -126,6 +126,7 @@ def irrigation_rule(candidate: FloatArray, params: Params) -> FourStageRule:
         stage_end_days=tuple(rules.stage_end_days),
         max_irrigation_mm=rules.max_irrigation_mm,
         min_irrigation_mm=rules.min_irrigation_mm,
+        season_limit_mm=rules.season_limit_mm,
     )
 
 
@@ -212,6 +213,7 @@ def day_curve(candidate: FloatArray, params: Params) -> DayCurveRule:
         refill_frac=float(round(share, 3)),
         max_irrigation_mm=float(round(most * rules.max_irrigation_mm, 1)),
         min_irrigation_mm=rules.min_irrigation_mm,
+        season_limit_mm=rules.season_limit_mm,
     )
 
 

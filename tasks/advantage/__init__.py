@@ -1,0 +1,1 @@
+"""Learning, by rollouts in simulated seasons, where another dose than the rule's is worth more."""
