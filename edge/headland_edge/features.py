@@ -80,7 +80,7 @@ _HIGH = np.array([COLUMN_INFO[name].high for name in COLUMNS])
 _TOTAL_COLUMNS = np.array([COLUMNS.index(name) for name in _TOTALS])
 _SEEN_COLUMNS = [(_AT[name], np.array([COLUMNS.index(c) for c in columns])) for name, columns in _SEEN.items()]
 _TOTALS_AT = slice(_AT["rain_total_mm"], _AT["nitrogen_total_kg_ha"] + 1)
-_TMIN, _TMAX = COLUMNS.index("tmin_c"), COLUMNS.index("tmax_c")
+_WARMTH = [COLUMNS.index("tmin_c"), COLUMNS.index("tmax_c")]
 
 
 def clean(records: Records) -> tuple[Records, tuple[str, ...]]:
@@ -136,7 +136,7 @@ def derive_many(crop: str, values: FloatArray) -> Float32Array:
     totals = filled[..., _TOTAL_COLUMNS]
     totals[..., 0, :] = 0.0
     np.cumsum(totals, axis=-2, out=out[..., _TOTALS_AT])
-    out[..., _AT["growing_degree_days_c_d"]] = _degree_days(values, seen, GDD_BASE_C[crop])
+    out[..., _AT["growing_degree_days_c_d"]] = _degree_days(values[..., _WARMTH], seen[..., _WARMTH], GDD_BASE_C[crop])
     out[..., _AT["days_after_sowing"]] = np.arange(values.shape[-2])
     out[..., _AT["is_wheat"]] = crop == "wheat"
     out[..., _AT["grown"]] = 1.0
@@ -155,7 +155,8 @@ def gdd(records: Records) -> FloatArray:
 
 def gdd_of_many(crop: str, values: FloatArray) -> FloatArray:
     """``gdd`` for many fields of one crop at once; shape (..., n_mornings, len(COLUMNS)) to (..., n_mornings)."""
-    return _degree_days(values, _plausible(values), GDD_BASE_C[crop])
+    pair = values[..., _WARMTH]
+    return _degree_days(pair, (pair >= _LOW[_WARMTH]) & (pair <= _HIGH[_WARMTH]), GDD_BASE_C[crop])
 
 
 def plausible(values: FloatArray) -> FloatArray:
@@ -190,10 +191,11 @@ def _plausible(values: FloatArray) -> BoolArray:
     return np.asarray((values >= _LOW) & (values <= _HIGH))
 
 
-def _degree_days(values: FloatArray, seen: BoolArray, base_c: float) -> FloatArray:
-    both = seen[..., _TMIN] & seen[..., _TMAX]
+def _degree_days(pair: FloatArray, seen: BoolArray, base_c: float) -> FloatArray:
+    """Running sum from tmin and tmax, shape (..., n_mornings, 2), of what was seen of them."""
+    both = seen.all(axis=-1)
     latest = np.maximum.accumulate(np.where(both, np.arange(both.shape[-1]), -1), axis=-1)
-    mean_c = (np.where(both, values[..., _TMIN], 0.0) + np.where(both, values[..., _TMAX], 0.0)) * 0.5
+    mean_c = np.where(seen, pair, 0.0).sum(axis=-1) * 0.5
     known = np.take_along_axis(mean_c, np.maximum(latest, 0), axis=-1)
     daily = np.maximum(np.where(latest >= 0, known, _UNKNOWN_MEAN_C) - base_c, 0.0)
     daily[..., 0] = 0.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from headland_edge.advisor import LAST_MORNINGS
 from headland_edge.features import gdd_of_many, plausible
@@ -141,11 +139,9 @@ def due_splits(fields: tuple[Field, ...], records: FloatArray, rules: list[Split
     today = records.shape[1] - 1
     known = gdd_of_many(fields[0].crop, records)
     before = known[:, today - 1] if today else np.full(len(fields), -np.inf)
+    dates = np.array([rule.split_gdd for rule in rules])
     due = np.full(len(fields), -1)
-    for i, rule in enumerate(rules):
-        passed = [before[i] < threshold <= known[i, today] for threshold in rule.split_gdd[1:]]
-        if today == math.ceil(rule.split_gdd[0]):
-            due[i] = 0
-        elif any(passed):
-            due[i] = 1 + passed.index(True)
+    for split in range(dates.shape[1] - 1, 0, -1):
+        due[(before < dates[:, split]) & (dates[:, split] <= known[:, today])] = split
+    due[np.ceil(dates[:, 0]) == today] = 0
     return due

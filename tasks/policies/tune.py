@@ -11,8 +11,9 @@ readings and are searched by CMA-ES (Hansen & Ostermeier 2001) on all fields, so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ from tasks.stage_main import end_of_stage
 PARAMS = ("as_of", "test_seasons", "validation_every", "seed", "sites", "fields", "sensors", "prices", "rules")
 POLICIES = Path("data/policies.json")
 _LEAST_SHARE, _FIRST_STEP, _POPULATION = 0.3, 0.15, 14
+_BATCH = 2000
+"""Fields farmed at once: more would not be faster, and take memory."""
 Score = Callable[[list[FloatArray], tuple[Field, ...]], FloatArray]
 
 
@@ -161,33 +164,31 @@ class Ground:
     informed: bool
 
     def profits(self, rules: Sequence[Rule], fields: tuple[Field, ...]) -> FloatArray:
-        """Profit of each rule summed over ``fields`` (one site and season), all rules in one batch, USD/ha."""
-        batch = fields * len(rules)
-        each = [rule for rule in rules for _ in fields]
-        first = fields[0]
+        """Profit of each rule summed over ``fields``, all rules and seasons in one batch, USD/ha."""
+        # Fields of many years lie in one batch: each one's site is the key of its own year.
+        own = tuple(replace(field, site=f"{field.site}/{field.season}") for field in fields)
+        each = [rule for rule in rules for _ in own]
+        crop = own[0].crop
         policy: Policy
-        if first.crop == "maize":
+        if crop == "maize":
             policy = Threshold([rule for rule in each if not isinstance(rule, SplitRule)])
         else:
             splits = [rule for rule in each if isinstance(rule, SplitRule)]
             policy = Informed(splits) if self.informed else Splits(splits)
-        weather = {first.site: self.weather[f"{first.site}/{first.season}"]}
-        harvest = farm(batch, weather, self.sensors, self.params.seed, policy).harvest
-        return np.asarray(
-            profit_usd_ha(first.crop, harvest, self.params.prices).reshape(len(rules), len(fields)).sum(axis=1)
-        )
+        harvest = farm(own * len(rules), self.weather, self.sensors, self.params.seed, policy).harvest
+        profit = profit_usd_ha(crop, harvest, self.params.prices)
+        return np.asarray(profit.reshape(len(rules), len(own)).sum(axis=1))
 
 
 def scorer(ground: Ground, make: Callable[[FloatArray], Rule], workers: Parallel) -> Score:
-    """Mean profit of candidates over fields, the seasons spread over all cores."""
+    """Mean profit of candidates over fields, spread over all cores in batches of at most ``_BATCH`` fields."""
 
     def score(candidates: list[FloatArray], fields: tuple[Field, ...]) -> FloatArray:
         rules = [make(candidate) for candidate in candidates]
-        groups: dict[tuple[str, int], list[Field]] = {}
-        for field in fields:
-            groups.setdefault((field.site, field.season), []).append(field)
-        sums = workers(delayed(ground.profits)(rules, tuple(group)) for group in groups.values())
-        return np.asarray(np.sum(sums, axis=0) / len(fields))
+        parts = max(workers._effective_n_jobs(), math.ceil(len(rules) * len(fields) / _BATCH))
+        jobs = [chunk for chunk in np.array_split(np.arange(len(rules)), min(parts, len(rules))) if chunk.size]
+        found = workers(delayed(ground.profits)([rules[i] for i in chunk.tolist()], fields) for chunk in jobs)
+        return np.asarray(np.concatenate(found) / len(fields))
 
     return score
 

@@ -19,6 +19,7 @@ def grounds(
     years: Mapping[str, DailyWeather], sensors: Sensors, params: Params, kinds: tuple[str, ...] = KINDS
 ) -> dict[str, Ground]:
     """Where candidates are scored, by kind."""
+    # A field's site is the key of its year already; tuning adds the season to it.
     weather = {f"{key}/{each.first_day.year}": each for key, each in years.items()}
     seen = {"readings": sensors, "estimates": exact(sensors)}
     return {kind: Ground(weather, seen[kind], params, kind == "estimates") for kind in kinds}

@@ -64,6 +64,7 @@ STANDARD = (
     ("rules.irrigation.fields_per_season", 2),
     ("advantage.maize.mornings_per_round", 3000),
     ("advantage.maize.fields_per_season", 6),
+    ("advantage.maize.judged_fields_per_season", 20),
 )
 """Params of growers whose fields are much like the standard one."""
 EXTERNAL = "HEADLAND_EXTERNAL_DATA"

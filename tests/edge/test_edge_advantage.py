@@ -23,9 +23,11 @@ from tests.edge.small_bundle import conv_net, npy, parts
 DOSES = (0.0, 10.0, 20.0, 30.0)
 
 
-def gain_net(gains: tuple[float, ...], crop: str = "maize") -> bytes:
-    """A net that always says ``gains``."""
+def gain_net(gains: tuple[float, ...], crop: str = "maize", seed: int | None = None) -> bytes:
+    """A net that always says ``gains``, or with ``seed`` something that its inputs move about them."""
     count = len(inputs_for(crop))
+    shape = (count, len(gains))
+    weight = np.zeros(shape) if seed is None else np.random.default_rng(seed).normal(0, 20, shape)
     graph = helper.make_graph(
         [
             helper.make_node("Flatten", [MAPS[0]], ["flat"]),
@@ -35,13 +37,12 @@ def gain_net(gains: tuple[float, ...], crop: str = "maize") -> bytes:
         [helper.make_tensor_value_info(MAPS[0], TensorProto.FLOAT, ["n", count, 1])],
         [helper.make_tensor_value_info(MAPS[1], TensorProto.FLOAT, ["n", len(gains)])],
         [
-            numpy_helper.from_array(np.zeros((count, len(gains)), np.float32), "weight"),
+            numpy_helper.from_array(weight.astype(np.float32), "weight"),
             numpy_helper.from_array(np.array(gains, np.float32), "bias"),
         ],
     )
-    return bytes(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
-    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(model.SerializeToString())
 
 
 def entry(crop: str = "maize", **changes: Any) -> dict[str, Any]:

@@ -4,13 +4,17 @@ from datetime import date
 
 import numpy as np
 import pytest
+from headland_edge.advisor import LAST_MORNINGS
+from headland_edge.features import clean
+from headland_edge.readings import carry_depletion
+from headland_edge.readings import last_seen as device_last_seen
 from headland_edge.records import COLUMNS, Records
 from headland_edge.rules import FourStageRule, SplitRule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.crops.interface import Field, Harvest
-from tasks.policies.growers import Splits, Threshold, Weekly, due_splits, last_seen
+from tasks.policies.growers import Splits, Threshold, Weekly, carried_depletion, due_splits, last_seen
 from tasks.policies.money import profit_usd_ha
 
 RULE = FourStageRule((0.3, 0.5, 0.6, 0.9), (25, 54, 107, 140), 30.0, 5.0)
@@ -104,3 +108,23 @@ def test_profit_counts_grain_water_and_nitrogen(params):
     )  # fmt: skip
     assert profit_usd_ha("maize", harvest, prices)[0] == pytest.approx(1800 - 200 - 1728)
     assert profit_usd_ha("wheat", harvest, prices)[0] == pytest.approx(2000 - 50)
+
+
+@given(seed=st.integers(0, 10_000), mornings=st.integers(1, 50))
+def test_readings_are_carried_on_as_a_device_carries_them(seed, mornings):
+    rng = np.random.default_rng(seed)
+    values = np.full((3, mornings, len(COLUMNS)), np.nan)
+    usual = {"rain_mm": rng.gamma(0.3, 10, (3, mornings)), "et0_mm": rng.uniform(0, 8, (3, mornings))}
+    usual |= {"irrigation_mm": rng.gamma(0.2, 10, (3, mornings)), "taw_mm": np.full((3, mornings), 120.0)}
+    usual |= {"depletion_frac": rng.uniform(-0.1, 1.0, (3, mornings))}
+    for name, column in usual.items():
+        gone = rng.random((3, mornings)) < (0.6 if name in ("depletion_frac", "et0_mm", "rain_mm") else 0.0)
+        values[:, :, COLUMNS.index(name)] = np.where(gone, np.nan, column)
+    values[:, -1, COLUMNS.index("depletion_frac")] = np.nan
+    fields = tuple(field(number=i) for i in range(3))
+    found = carried_depletion(fields, values, np.ones(3, bool))
+    for i in range(3):
+        history, _ = clean(Records("maize", fields[i].sowing_date, values[i]))
+        reading = device_last_seen(history, "depletion_frac")
+        known = carry_depletion(history, reading, 120.0, LAST_MORNINGS) if reading else None
+        assert (np.isnan(found[i]) and known is None) or found[i] == known.depletion_frac
