@@ -9,7 +9,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint seasons bench clean
+.PHONY: help setup demo test test-fast lint seasons study bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -56,6 +56,9 @@ lint: setup  ## ruff, mypy, import contract
 
 seasons: setup  ## ten seasons in a row: retrain, roll out to real device processes, farm offline, sync
 	$(BIN)/python -m flows.seasons $(SEASONS)
+
+study: setup  ## every season left out in turn: what the bundle earns over rules tuned as hard; an hour on two cores
+	$(BIN)/python -m tasks.study.run
 
 bench: setup  ## measurements, each with the machine beside it, into metrics/bench
 	$(BIN)/python -m benchmarks.device

@@ -29,16 +29,19 @@ from tests.documents import REFERENCE, ROOT, coded, rows_of, table_of
 
 DATA_README = ROOT / "data" / "README.md"
 # Groups whose members are of one kind stand once in the reference, under the name of the kind.
-KIND = {"sites": "<site>", "model": "<model>", "fields": "<crop>", "sensors": "<sensor>"}
+KIND = {"sites": "<site>", "model": "<model>", "fields": "<crop>", "sensors": "<sensor>", "advantage": "<crop>"}
 
 
 def outputs() -> list[tuple[str, str]]:
     """Stage and path of every output in dvc.yaml, in the notation of the documents."""
     found = []
-    for stage, content in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+    for stage, whole in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        content = whole.get("do", whole)
         for out in (out for kind in ("outs", "metrics", "plots") for out in content.get(kind, [])):
             path = out if isinstance(out, str) else next(iter(out))
-            found.append((stage, path.replace("${item.model}", "<model>").replace("${as_of}", "<as_of>")))
+            for name, shown in (("${item.model}", "<model>"), ("${key}", "<crop>"), ("${as_of}", "<as_of>")):
+                path = path.replace(name, shown)
+            found.append((stage, path))
     return found
 
 
@@ -77,7 +80,7 @@ def inner(field: FieldInfo) -> tuple[type[BaseModel] | None, bool]:
     """The model of a group of keys, and whether it stands for many, under names of the user's."""
     for kind in (field.annotation, *get_args(field.annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind, kind is not field.annotation
+            return kind, get_origin(field.annotation) is dict
     return None, False
 
 

@@ -42,6 +42,10 @@ from tasks.policies.tune import POLICIES
 from tasks.sources.daily import SiteWeather, read_sites
 from tasks.stage_main import end_of_stage
 
+PARAMS = (
+    *("as_of", "test_seasons", "validation_every", "seed", "sites", "fields", "sensors", "prices"),
+    *("models", "model", "advantage"),
+)
 FOLDER = Path("data/advantage")
 METRICS = Path("metrics/advantage")
 CROPS: tuple[Crop, ...] = ("maize", "wheat")
@@ -52,6 +56,10 @@ _SLACK = 0.02
 """Beyond the range that was learned from, as a share of it, an input is not yet foreign."""
 _EXPLORE = (0.15, 0.05)
 """Share of doses drawn at random in the first round and in later ones."""
+
+
+class LearningError(ValueError):
+    """There is nothing to learn from; the message names the key and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,8 @@ def visit(school: School, world: World, device: Device, share: float, name: str)
             )
 
     farm_as_devices(world, device, watch)
-    return Learned(np.concatenate(inputs), np.concatenate(gains))
+    nothing = np.empty((0, len(inputs_for(school.crop))), np.float32), np.empty((0, len(settings.doses)))
+    return Learned(np.concatenate([nothing[0], *inputs]), np.concatenate([nothing[1], *gains]))
 
 
 def learn(school: School, say: Any = print) -> tuple[FloatNet, Learned]:
@@ -174,6 +183,8 @@ def learn(school: School, say: Any = print) -> tuple[FloatNet, Learned]:
             for each in found:
                 learned = each if learned is None else learned.with_more(each)
             assert learned is not None
+            if not learned.inputs.size:
+                raise LearningError(f"advantage.{crop}: no morning was compared; raise mornings_per_round")
             net = fit(learned.inputs, learned.gains_usd_ha, settings.width, settings.epochs, params.seed + k)
             middle = settings.reaches[len(settings.reaches) // 2]
             believed = school.believed(net, learned, settings.margins_usd_ha[0], middle)
@@ -229,7 +240,8 @@ def write(folder: Path, crop: Crop, net: ShippedNet, learned: Learned, believed:
         if believed is None:
             write_json(aside / "advantage.json", {"ships": False})
             return
-        rows = np.sort(field_rng(seed, crop, "golden").choice(len(learned.inputs), GOLDEN, replace=False))
+        golden = min(GOLDEN, len(learned.inputs))
+        rows = np.sort(field_rng(seed, crop, "golden").choice(len(learned.inputs), golden, replace=False))
         inputs = learned.inputs[rows]
         write_bytes(aside / "net.onnx", net.onnx)
         write_bytes(aside / "golden.inputs.npy", npy(inputs[..., None]))

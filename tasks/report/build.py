@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tasks import params as params_module
 from tasks.durable import write_text
 from tasks.params import Params, ParamsError
-from tasks.report import figures, model_figures, model_tables, tables, words
+from tasks.report import figures, model_figures, model_tables, study_section, tables, words
 from tasks.report.drawing import Figure, Kind
 from tasks.report.inputs import Inputs, ReportError, gather
 from tasks.report.tables import Table
@@ -243,6 +243,11 @@ def data(inputs: Inputs) -> Section:
     return Section("data", "Weather and seasons", [text], tables=shown)
 
 
+def studied(inputs: Inputs) -> list[Section]:
+    """The study, where one was made."""
+    return [study_section.section(inputs.study)] if inputs.study else []
+
+
 def closing(inputs: Inputs) -> list[Section]:
     """What to do next, and where it all comes from."""
     bundle = f"data/bundle/{inputs.bundle.path.name}"
@@ -267,7 +272,7 @@ def render(inputs: Inputs) -> str:
             f"(or the years that play their part at other sites). Bundle {inputs.bundle.sha256[:12]}."
         ],
         missing=absent(inputs),
-        sections=[*(part(inputs) for part in parts), *closing(inputs)],
+        sections=[*(part(inputs) for part in parts), *studied(inputs), *closing(inputs)],
     )
 
 

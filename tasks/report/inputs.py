@@ -15,6 +15,8 @@ from tasks.report.words import DEVICE
 from tasks.sources.daily import SiteWeather, read_sites
 from tasks.sources.schema import WeatherError
 
+STUDY = Path("metrics/study.json")
+
 
 class ReportError(ValueError):
     """The report cannot be made; the message names the file and what to do."""
@@ -43,6 +45,8 @@ class Inputs:
     predictions: pl.DataFrame | None
     diaries: dict[tuple[str, str], pl.DataFrame]
     """Daily rows by crop and policy."""
+    study: dict[str, Any] | None = None
+    """``metrics/study.json``; None where no study was made."""
     missing: list[str] = field(default_factory=list)
     """What was looked for and not found, for people."""
 
@@ -76,6 +80,7 @@ def gather(root: Path, params: Params) -> Inputs:
         closed_loop=_optional(folder / "closed_loop.parquet", missing),
         predictions=_optional(folder / "predictions.parquet", missing),
         diaries=_diaries(folder, evaluation["closed_loop"], crops, missing),
+        study=read_json(root / STUDY, "study") if (root / STUDY).exists() else None,
         missing=missing,
     )
 

@@ -21,6 +21,23 @@ SMALL: dict[str, Any] = {
         for key, value in {"widths": [8, 8], "epochs": 1, "windows_per_epoch": 512, "finetune_epochs": 1}.items()
     },
     "model.yield.crossfit_folds": 2,
+    **{
+        f"advantage.{crop}.{key}": value
+        for crop in ("maize", "wheat")
+        for key, value in {
+            "rounds": 1,
+            "mornings_per_round": 100,
+            "futures": 2,
+            "fields_per_season": 1,
+            "spliced_seasons": 0,
+            "width": 8,
+            "epochs": 2,
+            "margins_usd_ha": [1.0],
+            "judged_fields_per_season": 1,
+        }.items()
+    },
+    "advantage.maize.reaches": [0.1],
+    "advantage.wheat.reaches": [30.0],
     "compression.calibration_windows": 64,
     "compression.latency_runs": 20,
     "compression.max_metric_loss_frac": 1.0,

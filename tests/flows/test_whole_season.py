@@ -13,29 +13,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
+from tasks.fleet.season_project import change_params
 from tests.conftest import ROOT
+from tests.flows.shrunk import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 BIN = Path(sys.executable).parent
 EDGE = ROOT / ".venv-edge" / "bin" / "headland-edge"
-
-
-def shrink(params: Path) -> None:
-    """The same project with few fields, tiny nets and short searches."""
-    content = yaml.safe_load(params.read_text())
-    content["fields"]["maize"]["per_season"] = 1
-    content["fields"]["wheat"]["per_season"] = 2
-    content["test_seasons"] = 2
-    content["rules"]["irrigation"] |= {"fields_per_season": 1, "candidates": 2, "survivors": 2, "refinements": 0}
-    content["rules"]["nitrogen"] |= {"fields_per_season": 1, "candidates": 4}
-    for model in content["model"].values():
-        model |= {"widths": [8, 8], "epochs": 1, "windows_per_epoch": 512, "finetune_epochs": 1}
-        model["crossfit_folds"] = min(2, model["crossfit_folds"])
-    content["compression"] |= {"calibration_windows": 64, "latency_runs": 20, "max_metric_loss_frac": 1.0}
-    content["evaluation"] |= {"fields_per_season": 1}
-    params.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +32,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    shrink(folder / "params.yaml")
+    change_params(folder / "params.yaml", SMALL)
     for words in (
         ["init", "-q"],
         ["add", "."],
