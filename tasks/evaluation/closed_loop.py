@@ -23,6 +23,10 @@ from tasks.params import Params
 MONEY = ("profit_usd_ha", "yield_t_ha", "irrigation_mm", "nitrogen_kg_ha")
 
 
+class UnripeError(ValueError):
+    """No crop ripened within its season; the message says what to change."""
+
+
 def groups_of(
     crop: Crop, site: str, seasons: list[int], per_season: int, params: Params, soil: str | None = None
 ) -> list[tuple[Field, ...]]:
@@ -34,10 +38,20 @@ def groups_of(
 def summary(rows: pl.DataFrame) -> dict[str, Any]:
     """Money, water, nitrogen and yield of each policy, and the device's gain over each, paired by season.
 
+    A field whose crop was not ripe when its season was over, under any policy, is named and counts for none.
+
     Args:
         rows: of one crop and scene, as ``play_all`` returns them.
+
+    Raises:
+        UnripeError: no field is left.
     """
     crop: Crop = rows["crop"][0]
+    cut_off = sorted(set(rows.filter("cut_off")["field_id"].to_list()))
+    rows = rows.filter(~pl.col("field_id").is_in(cut_off))
+    if rows.is_empty():
+        told = f"{crop}: not one of {len(cut_off)} fields was ripe at the end"
+        raise UnripeError(f"{told}; raise fields.{crop}.season_days")
     policies = {}
     gains = {}
     device = rows.filter(pl.col("policy") == DEVICE).sort("field_id")
@@ -54,6 +68,7 @@ def summary(rows: pl.DataFrame) -> dict[str, Any]:
         by_season.setdefault(str(season), {})[policy] = round(money, 2)
     return {
         "fields": device.height,
+        "cut_off_fields": cut_off,
         "strong_baseline": STRONG[crop],
         "policies": policies,
         "gain_usd_ha": gains,

@@ -106,7 +106,7 @@ def scenes(crop: str, found: Mapping[str, Any]) -> Table:
                     words.scene_short(name),
                     words.policy(crop, baseline),
                     str(gain["seasons"]),
-                    str(scene["fields"]),
+                    str(scene["fields"]) + (f" ({len(cut)} not ripe)" if (cut := scene.get("cut_off_fields")) else ""),
                     words.number(scene["policies"][words.DEVICE]["profit_usd_ha"]),
                     words.signed(gain["mean"]),
                     words.interval(gain),

@@ -22,12 +22,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from headland_edge.rules import DayCurveRule, FourStageRule, SplitRule, rule_from_dict
 
 from tasks.advantage.estimates import shipped_estimator
 from tasks.advantage.worlds import years_of
-from tasks.crops.interface import DailyWeather, Field, Harvest
+from tasks.crops.interface import DailyWeather, Decision, Field, Harvest, open_batch
 from tasks.crops.maize_start import SOILS
 from tasks.durable import replacing, write_json
 from tasks.params import Params, load
@@ -289,6 +290,19 @@ def _wheat(
         yield _kept(folder / f"rows/wheat-device-{seed}.parquet", devices)
 
 
+def unripe_seasons(params: Params, sites: dict[str, SiteWeather]) -> list[str]:
+    """Seasons that end before wheat sown on the study's day is ripe, as ``site/season``: the weather alone decides."""
+    known, tested = _years("wheat", params, sites)
+    years, ranges = {**known, **tested}, params.fields.wheat
+    fields = play.wheat_fields(years, ranges.season_days, ranges.soils[:1], 1, "")
+    nothing = np.zeros(len(fields))
+    batch = open_batch(fields, years)
+    while not batch.finished:
+        batch.step(Decision(nothing, nothing))
+    ripe = batch.harvest().matured
+    return sorted({field.site for field, well in zip(fields, ripe, strict=True) if not well})
+
+
 def _worker(job: tuple[Path, Path, Plan, int, int]) -> Path:
     root, place, plan, fold, core = job
     return one_fold(root, place, plan, fold, core) if fold >= 0 else across(root, place, core)
@@ -328,7 +342,9 @@ def main() -> None:
     root = Path.cwd()
     plan = Plan(options.folds, tuple(range(1, options.seeds + 1)), (*STANDARD, *changes))
     place = study(root, plan)
-    found = summary(pl.read_parquet(place / "rows.parquet"), root, plan)
+    params = load(place / "common/params.yaml")
+    unripe = unripe_seasons(params, read_sites(params, place / "common/data/weather"))
+    found = summary(pl.read_parquet(place / "rows.parquet"), root, plan, unripe)
     write_json(root / options.to, found)
     print(json.dumps({key: found[key] for key in ("irrigation", "nitrogen")}, indent=1)[:2000])
     print(f"study: written to {options.to}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,24 @@ RECENT = (2009, 2018)
 _KEY = ("site", "season")
 
 
-def summary(rows: pl.DataFrame, root: Path, plan: Plan) -> dict[str, Any]:
+def summary(rows: pl.DataFrame, root: Path, plan: Plan, unripe: Sequence[str] = ()) -> dict[str, Any]:
     """All figures of ``metrics/study.json``.
 
     Args:
         rows: of all folds; see ``tasks.study.play.rows_of``.
         root: of the project.
         plan: what was done.
+        unripe: keys (``site/season``) of wheat seasons that end before the crop is ripe: named, and counted nowhere.
     """
+    key = pl.format("{}/{}", "site", "season")
+    rows = rows.filter(~((pl.col("scene") == "wheat") & key.is_in(list(unripe))))
     return {
         "command": f"python -m tasks.study.run --folds {plan.folds} --seeds {len(plan.seeds)}",
         "commit": git_commit(root),
         "machine": {"cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"},
         "observed": "weather of Champion 1982-2018, Wageningen 1976-1999, and the sites named",
         "simulated": "crops (AquaCrop maize, LINTUL3 wheat), soils, sensors with noise, drift and outages",
+        "unripe_wheat_seasons": sorted(unripe),
         "folds": plan.folds,
         "seeds": list(plan.seeds),
         "irrigation": irrigation(rows.filter(pl.col("scene") != "wheat")),

@@ -14,7 +14,7 @@ from headland_edge.rules import DayCurveRule, SplitRule
 from tasks.crops.farm import farm
 from tasks.crops.fields import draw_fields
 from tasks.evaluation.arena import DEVICE, POLICY_NAMES, Arena, play_all, policy_of
-from tasks.evaluation.closed_loop import groups_of, main, summary
+from tasks.evaluation.closed_loop import UnripeError, groups_of, main, summary
 from tasks.policies.growers import Threshold
 from tests.conftest import ROOT, made_up_weather
 from tests.edge.small_bundle import parts
@@ -65,6 +65,16 @@ def test_the_summary_adds_up(rows):
         assert gain["low_95"] <= gain["mean"] <= gain["high_95"]
         assert gain["seasons"] == 2
     assert set(found["profit_usd_ha_by_season"]) == {"2001", "2002"}
+
+
+def test_a_field_that_was_not_ripe_is_named_and_counts_for_no_policy(rows):
+    lost = rows["field_id"][0]
+    cut = rows.with_columns(cut_off=(pl.col("field_id") == lost) & (pl.col("policy") == "rainfed"))
+    found = summary(cut)
+    assert found["cut_off_fields"] == [lost]
+    assert found["fields"] == summary(rows)["fields"] - 1
+    with pytest.raises(UnripeError, match="season_days"):
+        summary(rows.with_columns(cut_off=True))
 
 
 def test_the_device_in_the_loop_advises_through_the_device_package(arena, params):

@@ -98,6 +98,7 @@ def _farmed(crop: Crop, scene: str, site: str, season: int, number: int, policy:
         "irrigation_mm": 0.0 if none or crop == "wheat" else float(rng.uniform(150, 250)),
         "nitrogen_kg_ha": 0.0 if none or crop == "maize" else float(rng.uniform(80, 130)),
         "fallback_mornings": 1.5 if policy == "device" else 0.0,
+        "cut_off": False,
         "refused_mornings": 0.0,
         "scene": scene,
     }
