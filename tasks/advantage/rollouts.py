@@ -57,6 +57,9 @@ def gains_usd_ha(
         Shape (n, len(doses)), USD/ha.
     """
     tried = len(doses) + 1
+    most = np.full(rows.size, np.inf)
+    if not isinstance(rule, SplitRule) and rule.season_limit_mm is not None:
+        most = np.maximum(0.0, rule.season_limit_mm - batch.harvest().irrigation_mm[rows])
     parts = np.array_split(np.arange(rows.size), max(1, math.ceil(rows.size * tried * count / _BRANCHES)))
     found = np.empty((rows.size, len(doses)))
     for part in parts:
@@ -66,6 +69,7 @@ def gains_usd_ha(
         which = np.broadcast_to(rows[part, None, None], shape).reshape(-1)
         future = np.broadcast_to(drawn[..., None], shape).reshape(-1)
         each = np.concatenate([np.tile(np.array(doses), (part.size, 1)), rule_dose[part, None]], axis=1)
+        each = np.minimum(each, most[part, None])  # no dose takes more than the season may still get
         first = np.broadcast_to(each[:, None, :], shape).reshape(-1)
         branched = batch.branch(which, futures.batch, future)
         profit = _lived(branched, day, first, split[which], rule, prices).reshape(shape)

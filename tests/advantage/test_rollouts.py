@@ -143,3 +143,26 @@ def test_integers_say_nearly_the_same_and_run_as_integers(learned):
     said = ShippedNet(onnx, 3)(inputs)
     assert np.abs(said - net(inputs)).mean() < 0.2
     assert kernels(onnx)["QLinearConv"] == 2
+
+
+def test_no_dose_is_worth_more_than_the_water_that_is_left(params):
+    limited = replace(STAGES, season_limit_mm=40.0)
+    world = world_of("maize", YEARS, 1, params, "a")
+    batch = open_batch(world.fields, world.weather)
+    nothing = np.zeros(len(world))
+    for day in range(70):
+        batch.step(Decision(np.full(len(world), 30.0 if day == 60 else 0.0), nothing))
+    found = gains_usd_ha(
+        batch,
+        np.arange(len(world)),
+        70,
+        nothing,
+        np.full(len(world), -1),
+        (0.0, 10.0, 30.0),
+        limited,
+        Futures("maize", YEARS, params),
+        2,
+        params.prices,
+        np.random.default_rng(0),
+    )
+    np.testing.assert_array_equal(found[:, 1], found[:, 2])
