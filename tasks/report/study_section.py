@@ -58,15 +58,17 @@ def section(study: Mapping[str, Any]) -> Section:
 
 
 def _grower(maize: Mapping[str, Any], wheat: Mapping[str, Any]) -> str:
-    four, worst = maize["gains"][_HEADLINE], min(maize["gains"].values(), key=lambda gain: float(gain["worst_usd_ha"]))
+    best = max(maize["gains"], key=lambda name: float(maize["mean_usd_ha"][name]))
+    gain = maize["gains"][best]
+    won, error = wheat["gain_over_soil_test_usd_ha"], wheat["gain_over_soil_test_usd_ha_se"]
+    closed = f"{wheat['gap_closed_frac']:.0%}".replace("%", " %")
     return (
-        f"In plain words: a grower of maize who followed the device instead of the best simple rule would have had "
-        f"{signed(four['mean'])} USD a hectare and season, give or take {2 * four['se']:.0f}; in the worst season "
-        f"({worst['worst_season']}) {signed(worst['worst_usd_ha'])}. A grower of wheat would have had "
-        f"{signed(wheat['gain_over_soil_test_usd_ha'])} USD over a good soil-test rule, give or take "
-        f"{2 * wheat['gain_over_soil_test_usd_ha_se']:.0f}: {wheat['gap_closed_frac']:.0%} of what could be won over "
-        "fixed doses at all."
-    ).replace("%", " %")
+        f"In plain words: a grower of maize who followed the device instead of the best of the tuned rules "
+        f"({_NAMES[best]}) would have had {signed(gain['mean'])} USD a hectare and season, give or take "
+        f"{2 * gain['se']:.0f}; in the worst season, {gain['worst_season']}, {signed(gain['worst_usd_ha'])}. A grower of "
+        f"wheat would have had {signed(won)} USD over a good soil-test rule, give or take {2 * error:.0f}: {closed} of "
+        "what could be won over fixed doses at all."
+    )
 
 
 def _made(study: Mapping[str, Any]) -> str:
