@@ -66,8 +66,8 @@ def _grower(maize: Mapping[str, Any], wheat: Mapping[str, Any]) -> str:
         f"In plain words: a grower of maize who followed the device instead of the best of the tuned rules "
         f"({_NAMES[best]}) would have had {signed(gain['mean'])} USD a hectare and season, give or take "
         f"{2 * gain['se']:.0f}; in the worst season, {gain['worst_season']}, {signed(gain['worst_usd_ha'])}. A grower "
-        f"of wheat would have had {signed(won)} USD over a good soil-test rule, give or take {2 * error:.0f}: {closed} of "
-        "what could be won over fixed doses at all."
+        f"of wheat would have had {signed(won)} USD over a good soil-test rule, give or take {2 * error:.0f}: {closed} "
+        "of what could be won over fixed doses at all."
     )
 
 
