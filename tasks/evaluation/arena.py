@@ -81,7 +81,7 @@ def play(name: str, fields: tuple[Field, ...], arena: Arena) -> tuple[pl.DataFra
             "nitrogen_kg_ha": harvest.nitrogen_kg_ha,
             # Alive when its season was over: what would have ripened is not known.
             "cut_off": [
-                not ripe and days >= field.season_days
+                bool(not ripe and days >= field.season_days)
                 for field, ripe, days in zip(fields, harvest.matured, harvest.season_days, strict=True)
             ],
             "refused_mornings": [policy.refused / len(fields) if isinstance(policy, Device) else 0.0] * len(fields),
