@@ -166,8 +166,8 @@ class MaizeBatch:
         """Let today happen. Raises ValueError on negative or NaN amounts for an active field, before anything grows."""
         for name in ("irrigation_mm", "nitrogen_kg_ha"):
             check_amounts(self.fields, self._active, name, getattr(decision, name), self._days, "sowing")
-        # Another layout in memory would be compiled for anew, and change the cache of machine code.
-        applied_mm = np.ascontiguousarray(decision.irrigation_mm, dtype=np.float64)
+        # Another layout in memory, or an array that can't be written to, would be compiled for anew.
+        applied_mm = np.array(decision.irrigation_mm, dtype=np.float64)
         self._irrigation_mm[self._active] += applied_mm[self._active]
         self._nitrogen_kg_ha[self._active] += decision.nitrogen_kg_ha[self._active]
         self._model.step_fields(

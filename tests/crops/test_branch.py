@@ -88,3 +88,15 @@ def test_a_future_sown_on_another_day_is_refused(crop):
     batch, futures = open_batch(fields(crop), weather), open_batch(later, weather)
     with pytest.raises(FieldError, match="cannot live on in the weather of"):
         batch.branch(np.array([0]), futures, np.array([0]))
+
+
+def test_any_layout_of_a_decision_is_taken_without_compiling_again():
+    """A new signature would rewrite the sealed cache of machine code."""
+    batch = open_batch(fields("maize"), {"x": made_up_weather("x", 2001, days=730)})
+    compiled = batch._model.step_fields
+    before = len(compiled.signatures)
+    strided, frozen = np.zeros((4, 3))[:, 1], np.zeros(4)
+    frozen.flags.writeable = False
+    for dose in (strided, frozen, np.broadcast_to(0.0, 4)):
+        batch.step(Decision(dose, np.zeros(4)))
+    assert len(compiled.signatures) == before
