@@ -57,7 +57,7 @@ lint: setup  ## ruff, mypy, import contract
 seasons: setup  ## ten seasons in a row: retrain, roll out to real device processes, farm offline, sync
 	$(BIN)/python -m flows.seasons $(SEASONS)
 
-study: setup  ## every season left out in turn: what the bundle earns over rules tuned as hard; an hour on two cores
+study: setup  ## every season left out in turn: what the bundle earns over rules tuned as hard (an hour or more)
 	$(BIN)/python -m tasks.study.run
 
 bench: setup  ## measurements, each with the machine beside it, into metrics/bench

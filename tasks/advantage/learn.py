@@ -12,11 +12,10 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from tasks.advantage.worlds import Futures, World, seasons_of, synthetic_years, 
 from tasks.crops.fields import field_rng
 from tasks.crops.interface import Crop, CropBatch, DailyWeather, FloatArray
 from tasks.durable import replacing_dir, write_bytes, write_json
+from tasks.packaging.npy import npy
 from tasks.params import Params
 from tasks.policies.money import profit_usd_ha
 from tasks.policies.tune import POLICIES
@@ -54,6 +54,8 @@ _NEAR_FRAC = 0.25
 """Mornings within this depletion of the threshold are the ones where doses are in doubt."""
 _SLACK = 0.02
 """Beyond the range that was learned from, as a share of it, an input is not yet foreign."""
+_PARTS = 4
+"""Fields of a round are farmed in so many parts, on however many cores there are: the net must not depend on them."""
 _EXPLORE = (0.15, 0.05)
 """Share of doses drawn at random in the first round and in later ones."""
 
@@ -162,21 +164,20 @@ def visit(school: School, world: World, device: Device, share: float, name: str)
     return Learned(np.concatenate([nothing[0], *inputs]), np.concatenate([nothing[1], *gains]))
 
 
-def learn(school: School, say: Any = print) -> tuple[FloatNet, Learned]:
+def learn(school: School, say: Callable[[str], None] = print) -> tuple[FloatNet, Learned]:
     """All rounds; the last net and all mornings it learned from."""
     settings, params, crop = school.settings, school.params, school.crop
     learned: Learned | None = None
     believed: Believed | None = None
     net: FloatNet | None = None
-    workers = os.cpu_count() or 1
     decisions = 3 if crop == "wheat" else params.fields.maize.season_days
-    with Parallel(n_jobs=workers) as parallel:
+    with Parallel(n_jobs=-1) as parallel:
         for k in range(settings.rounds):
             began = time.monotonic()
             world = world_of(crop, {**school.years, **school.synthetic}, settings.fields_per_season, params, f"r{k}")
             share = min(1.0, settings.mornings_per_round / (len(world) * decisions))
             device = school.device(params.seed + 7919 * (k + 1), believed, _EXPLORE[min(k, 1)])
-            parts = np.array_split(field_rng(params.seed, crop, "part", k).permutation(len(world)), workers)
+            parts = np.array_split(field_rng(params.seed, crop, "part", k).permutation(len(world)), _PARTS)
             found = parallel(
                 delayed(visit)(school, world.of(part), device, share, f"{k}/{i}") for i, part in enumerate(parts)
             )
@@ -225,13 +226,6 @@ def trust(school: School, net: ShippedNet, learned: Learned) -> tuple[Believed |
         )
     best = max(range(len(tries)), key=lambda i: table[i]["gain_usd_ha"])
     return (tries[best] if table[best]["gain_usd_ha"] > 0 else None), table
-
-
-def npy(array: Float32Array) -> bytes:
-    """The array as an .npy file's bytes."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    return buffer.getvalue()
 
 
 def write(folder: Path, crop: Crop, net: ShippedNet, learned: Learned, believed: Believed | None, seed: int) -> None:

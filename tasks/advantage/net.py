@@ -74,7 +74,7 @@ def fit(inputs: Float32Array, gains_usd_ha: FloatArray, width: int, epochs: int,
             rows = order[start : start + _BATCH]
             loss = torch.nn.functional.huber_loss(net(x[rows]), y[rows], delta=_HUBER_USD_HA / SCALE_USD_HA)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
     layers = [
@@ -102,15 +102,14 @@ def int8(net: FloatNet, inputs: Float32Array, rng: np.random.Generator) -> bytes
     from tasks.compression.quantize import quantize
 
     blocks: OrderedDict[str, torch.nn.Module] = OrderedDict()
-    for name, (weight, bias) in zip(("0", "_head"), net.layers[:-1], strict=True):
-        conv = torch.nn.Conv1d(weight.shape[1], weight.shape[0], 1)
-        conv.weight.data, conv.bias.data = torch.from_numpy(weight[..., None]), torch.from_numpy(bias)  # type: ignore[union-attr]  # it has a bias
+    for name, layer in zip(("0", "_head"), net.layers[:-1], strict=True):
+        conv = torch.nn.Conv1d(layer[0].shape[1], layer[0].shape[0], 1)
+        conv.load_state_dict({"weight": torch.from_numpy(layer[0][..., None]), "bias": torch.from_numpy(layer[1])})
         blocks[f"conv{name}"], blocks[f"relu{name}"] = conv, torch.nn.ReLU()
     weight, bias = net.layers[-1]
-    blocks["flatten"] = torch.nn.Flatten()
     out = torch.nn.Linear(weight.shape[1], weight.shape[0])
-    out.weight.data, out.bias.data = torch.from_numpy(weight), torch.from_numpy(bias)
-    blocks["out"] = out
+    out.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
+    blocks["flatten"], blocks["out"] = torch.nn.Flatten(), out
     shown = inputs[np.sort(rng.choice(len(inputs), min(_CALIBRATION, len(inputs)), replace=False))][..., None]
     wanted = net(shown[..., 0])
 

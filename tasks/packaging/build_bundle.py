@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
 from pathlib import Path
@@ -20,6 +19,7 @@ from tasks.crops.fields import field_rng
 from tasks.packaging.lineage import lineage
 from tasks.packaging.mlbom import mlbom
 from tasks.packaging.model_card import model_card
+from tasks.packaging.npy import npy
 from tasks.packaging.sketch import make_sketch
 from tasks.params import Params
 from tasks.stage_main import end_of_stage
@@ -37,13 +37,6 @@ ADVANTAGE_TOLERANCE_USD_HA = 0.5
 def release_counter(params: Params) -> int:
     """The number that may only rise: a season's releases follow those of every season before it."""
     return params.as_of * 1000 + params.release.minor
-
-
-def npy(array: NDArray[np.float32]) -> bytes:
-    """The array as an .npy file's bytes."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    return buffer.getvalue()
 
 
 def golden(model: str, onnx: bytes, windows: Path, seed: int) -> tuple[bytes, bytes]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from headland_edge.rules import DayCurveRule, FourStageRule, Rule, SplitRule
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 
 from tasks import params as params_module
 from tasks.crops.farm import Policy, farm
@@ -185,7 +185,7 @@ def scorer(ground: Ground, make: Callable[[FloatArray], Rule], workers: Parallel
 
     def score(candidates: list[FloatArray], fields: tuple[Field, ...]) -> FloatArray:
         rules = [make(candidate) for candidate in candidates]
-        parts = max(workers._effective_n_jobs(), math.ceil(len(rules) * len(fields) / _BATCH))
+        parts = max(effective_n_jobs(workers.n_jobs), math.ceil(len(rules) * len(fields) / _BATCH))
         jobs = [chunk for chunk in np.array_split(np.arange(len(rules)), min(parts, len(rules))) if chunk.size]
         found = workers(delayed(ground.profits)([rules[i] for i in chunk.tolist()], fields) for chunk in jobs)
         return np.asarray(np.concatenate(found) / len(fields))

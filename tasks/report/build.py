@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,43 +19,14 @@ from tasks import params as params_module
 from tasks.durable import write_text
 from tasks.params import Params, ParamsError
 from tasks.report import figures, model_figures, model_tables, study_section, tables, words
-from tasks.report.drawing import Figure, Kind
 from tasks.report.inputs import Inputs, ReportError, gather
-from tasks.report.tables import Table
+from tasks.report.section import Card, Section
 
 PARAMS = (
     *("as_of", "test_seasons", "validation_every", "sites", "fields", "sensors"),
     *("prices", "models", "model", "compression"),
 )
 TEMPLATE = "template.html.j2"
-
-
-@dataclass(frozen=True)
-class Card:
-    """The short answer for one crop."""
-
-    title: str
-    bottom: str
-    headline: str
-    points: list[str]
-    verdict: str
-    tags: tuple[tuple[Kind, str], ...]
-
-
-@dataclass(frozen=True)
-class Section:
-    """One part of the page."""
-
-    name: str
-    title: str
-    paragraphs: list[str] = field(default_factory=list)
-    points: list[str] = field(default_factory=list)
-    commands: list[tuple[str, str]] = field(default_factory=list)
-    """What it does, and what to type."""
-    cards: list[Card] = field(default_factory=list)
-    figures: list[list[Figure]] = field(default_factory=list)
-    """Groups that stand side by side where there is room."""
-    tables: list[Table] = field(default_factory=list)
 
 
 def homes(inputs: Inputs) -> dict[str, dict[str, Any]]:

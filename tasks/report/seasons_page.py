@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator
 
 from tasks.durable import write_text
 from tasks.report import words
-from tasks.report.build import Section, page
+from tasks.report.build import page
 from tasks.report.drawing import BLUE, GREY, ORANGE, Figure, Kind, canvas, legend_below, look, svg
+from tasks.report.section import Section
 from tasks.report.tables import Table
 
 _STRONG = {"maize": "tuned_day_curve", "wheat": "tuned_soil_test"}

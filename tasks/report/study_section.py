@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from tasks.report.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, Figure, Kind, canvas, legend_below, svg
+from tasks.report.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, Figure, canvas, legend_below, svg
+from tasks.report.figures import SOURCES
+from tasks.report.section import Section
 from tasks.report.tables import Table
 from tasks.report.words import number, signed
 
-if TYPE_CHECKING:
-    from tasks.report.build import Section
-
-SOURCES: tuple[tuple[Kind, str], ...] = (
-    ("observed", "weather"),
-    ("simulated", "crop and sensors"),
-    ("modelled", "the device's advice"),
-)
 _NAMES = {
     "four_stage/readings": "four stages, raw readings",
     "four_stage/estimates": "four stages, the net's estimate",
@@ -36,8 +30,6 @@ _SHOWN_USD_HA = 100.0
 
 def section(study: Mapping[str, Any]) -> Section:
     """Words, figures and tables of ``metrics/study.json``."""
-    from tasks.report.build import Section
-
     maize, wheat = study["irrigation"], study["nitrogen"]
     return Section(
         "study",

@@ -27,7 +27,7 @@ from tasks.params import Params, load
 
 CODE = (
     *("tasks/advantage", "tasks/compression", "tasks/crops", "tasks/features", "tasks/policies", "tasks/seasons"),
-    *("tasks/sources", "tasks/training", "tasks/packaging", "edge/headland_edge", "constraints.txt"),
+    *("tasks/sources", "tasks/training", "tasks/packaging", "tasks/params.py", "edge/headland_edge", "constraints.txt"),
     *(f"tasks/study/{name}.py" for name in ("baselines", "folds", "hindsight", "play", "run")),
 )
 MODELS = {"maize": "irrigation", "wheat": "nitrogen"}

@@ -102,14 +102,20 @@ def best_doses_kg_ha(
     rule: SplitRule,
     prices: Prices,
     step_kg_ha: float = 10.0,
-    most_kg_ha: float = 90.0,
 ) -> tuple[FloatArray, FloatArray]:
-    """The best three doses of each field among all on a grid, given at the rule's dates.
+    """The best three doses of each field among all on a grid up to the rule's largest, given at the rule's dates.
+
+    Args:
+        fields: of wheat.
+        weather: by site.
+        rule: its dates and its largest dose.
+        prices: of grain and nitrogen.
+        step_kg_ha: of the grid.
 
     Returns:
         Doses, shape (n_fields, 3), and their profit, USD/ha.
     """
-    grid = np.array(list(product(np.arange(0.0, most_kg_ha + 1e-9, step_kg_ha), repeat=3)))
+    grid = np.array(list(product(np.arange(0.0, rule.max_dose_kg_ha + 1e-9, step_kg_ha), repeat=3)))
     each = max(1, _BRANCHES // len(grid))
     doses, best = np.zeros((len(fields), 3)), np.zeros(len(fields))
     for start in range(0, len(fields), each):

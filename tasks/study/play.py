@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -47,12 +47,11 @@ def maize_fields(
     soils: Sequence[str] = (STANDARD_SOIL,),
     water_frac: Sequence[float] = (STANDARD_WATER_FRAC,),
     draws: int = 1,
-    name: str = "",
 ) -> tuple[Field, ...]:
     """A field on every soil, with every starting water, in every year; ``draws`` differ by their sensors' errors."""
     return tuple(
         Field(
-            field_id=f"{name}{key}-{soil}-{water:g}-{draw}",
+            field_id=f"{key}-{soil}-{water:g}-{draw}",
             crop="maize",
             site=key,
             season=weather.first_day.year,
@@ -74,12 +73,12 @@ WHEAT_DAY = 90
 
 
 def wheat_fields(
-    years: Mapping[str, DailyWeather], season_days: int, soils: Sequence[str], draws: int, name: str
+    years: Mapping[str, DailyWeather], season_days: int, soils: Sequence[str], name: str = ""
 ) -> tuple[Field, ...]:
-    """Rain-fed fields on every soil and ground in every year."""
+    """A rain-fed field on every soil and ground in every year; another name gives other errors of sensors."""
     return tuple(
         Field(
-            field_id=f"{name}{key}-{soil}-{mineral:g}-{draw}",
+            field_id=f"{name}{key}-{soil}-{mineral:g}-0",
             crop="wheat",
             site=key,
             season=weather.first_day.year,
@@ -93,7 +92,6 @@ def wheat_fields(
         for key, weather in years.items()
         for soil in soils
         for mineral, mineralisation in WHEAT_GROUNDS
-        for draw in range(draws)
     )
 
 
@@ -158,8 +156,3 @@ def doses_given(rule: IrrigationRule, scene: Scene, truth: Callable[[Sensors], S
     """Daily depths that ``rule`` gives when it knows the truth, shape (n_fields, days): a start for hindsight."""
     log = farm(scene.fields, scene.weather, truth(scene.sensors), seed, Threshold([rule]))
     return log.irrigation_mm
-
-
-def named(scene: Scene, name: str) -> Scene:
-    """The same scene under another name."""
-    return replace(scene, name=name)

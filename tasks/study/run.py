@@ -20,15 +20,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
-from headland_edge.rules import DayCurveRule, FourStageRule, SplitRule, rule_from_dict
+from headland_edge.rules import IrrigationRule, SplitRule, rule_from_dict
 
-from tasks.advantage.estimates import shipped_estimator
+from tasks.advantage.estimates import Estimator, shipped_estimator
 from tasks.advantage.worlds import years_of
-from tasks.crops.interface import DailyWeather, Decision, Field, Harvest, open_batch
+from tasks.crops.interface import DailyWeather, Decision, Field, open_batch
 from tasks.crops.maize_start import SOILS
 from tasks.durable import replacing, write_json
 from tasks.params import Params, load
@@ -133,17 +132,17 @@ def _maize(
         yield _kept(folder / f"rows/maize-device-{seed}.parquet", devices)
 
 
-def _tuned(known: dict[str, DailyWeather], days: int, params: Params) -> dict[tuple[str, str], Any]:
+def _tuned(known: dict[str, DailyWeather], days: int, params: Params) -> dict[tuple[str, str], IrrigationRule]:
     """Four stages and a day curve for the standard field, on raw readings and on estimates."""
-    tuned: dict[tuple[str, str], Any] = {}
+    tuned: dict[tuple[str, str], IrrigationRule] = {}
     for kind, ground in grounds(known, params.sensors, params).items():
         fields = play.maize_fields(known, days, draws=2 if kind == "readings" else 1)
-        tuned["four_stage", kind] = four_stage(fields, ground)
-        tuned["day_curve", kind] = day_curve(fields, ground, tuned["four_stage", kind])
+        stages = four_stage(fields, ground)
+        tuned["four_stage", kind], tuned["day_curve", kind] = stages, day_curve(fields, ground, stages)
     return tuned
 
 
-def _hindsight(rule: DayCurveRule, scene: Scene, params: Params) -> pl.DataFrame:
+def _hindsight(rule: IrrigationRule, scene: Scene, params: Params) -> pl.DataFrame:
     """The bound, once for each season: sensors make no difference to who knows."""
     once = replace(scene, fields=tuple(field for field in scene.fields if field.field_id.endswith("-0")))
     start = play.doses_given(rule, once, exact, params.seed)
@@ -183,9 +182,9 @@ def across(root: Path, place: Path, core: int) -> Path:
             rule = four_stage(play.maize_fields(known, days, water_frac=(water,)), ground)
             mine = tuple(field for field in waters.fields if field.initial_water_frac == water)
             parts.append(_by(rule, kind, "four_stage", replace(waters, fields=mine), estimator, params))
-    for (name, kind), rule in _tuned(known, days, params).items():
+    for (name, kind), tuned in _tuned(known, days, params).items():
         others = [scene for scene in scenes if scene not in (soils, waters)]
-        parts += [_by(rule, kind, name, scene, estimator, params) for scene in others]
+        parts += [_by(tuned, kind, name, scene, estimator, params) for scene in others]
     for scene in scenes:
         parts.append(play.rows_of(scene, "device", play.by_device(bundle, scene, params.seed), params, seed=0))
     with replacing(target) as aside:
@@ -193,12 +192,12 @@ def across(root: Path, place: Path, core: int) -> Path:
     return target
 
 
-def _by(rule: FourStageRule | Any, kind: str, name: str, scene: Scene, estimator: Any, params: Params) -> pl.DataFrame:
-    harvest: Harvest
-    if kind == "readings":
-        harvest = play.by_readings(rule, scene, params.seed)
-    else:
-        harvest = play.by_estimates(rule, estimator, scene, params.seed)
+def _by(rule: IrrigationRule, kind: str, name: str, scene: Scene, estimator: Estimator, params: Params) -> pl.DataFrame:
+    """Rows of ``scene`` farmed by a rule on what it was tuned for."""
+    raw = kind == "readings"
+    harvest = (
+        play.by_readings(rule, scene, params.seed) if raw else play.by_estimates(rule, estimator, scene, params.seed)
+    )
     return play.rows_of(scene, f"{name}/{kind}", harvest, params, seed=0)
 
 
@@ -240,12 +239,8 @@ def _limited(
     scene = Scene("limit 150 mm", play.maize_fields(tested, days, draws=STANDARD_DRAWS), tested, params.sensors)
 
     def rows() -> pl.DataFrame:
-        parts = []
-        for kind, ground in grounds(known, params.sensors, limited).items():
-            fields = play.maize_fields(known, days, draws=2 if kind == "readings" else 1)
-            stages = four_stage(fields, ground)
-            parts.append(_by(stages, kind, "four_stage", scene, estimator, limited))
-            parts.append(_by(day_curve(fields, ground, stages), kind, "day_curve", scene, estimator, limited))
+        tuned = _tuned(known, days, limited)
+        parts = [_by(rule, kind, name, scene, estimator, limited) for (name, kind), rule in tuned.items()]
         harvest = play.by_device(bundle, scene, params.seed)
         return pl.concat([*parts, play.rows_of(scene, "device", harvest, limited, seed=plan.seeds[0])])
 
@@ -259,7 +254,7 @@ def _wheat(
     folder, ranges = place / f"fold-{fold}", params.fields.wheat
 
     def fields(years: dict[str, DailyWeather], name: str) -> tuple[Field, ...]:
-        return play.wheat_fields(years, ranges.season_days, ranges.soils, 1, name)
+        return play.wheat_fields(years, ranges.season_days, ranges.soils, name)
 
     def baselines() -> pl.DataFrame:
         ground = grounds(known, params.sensors, params, ("readings",))["readings"]
@@ -294,7 +289,7 @@ def unripe_seasons(params: Params, sites: dict[str, SiteWeather]) -> list[str]:
     """Seasons that end before wheat sown on the study's day is ripe, as ``site/season``: the weather alone decides."""
     known, tested = _years("wheat", params, sites)
     years, ranges = {**known, **tested}, params.fields.wheat
-    fields = play.wheat_fields(years, ranges.season_days, ranges.soils[:1], 1, "")
+    fields = play.wheat_fields(years, ranges.season_days, ranges.soils[:1])
     nothing = np.zeros(len(fields))
     batch = open_batch(fields, years)
     while not batch.finished:

@@ -112,8 +112,8 @@ def test_where_nothing_pays_no_net_ships(school, tmp_path):
     wasteful = ShippedNet(gain_net((*(-50.0,) * (len(doses) - 1), 50.0), "wheat"), len(doses))
     world = World(world_of("wheat", YEARS, 2, school.params, "a").fields, YEARS)
     learned = visit(school, world, school.device(3), 1.0, "n")
-    free = school.params.prices.model_copy(update={"nitrogen_usd_kg": 50.0})
-    costly = replace(school, params=school.params.model_copy(update={"prices": free}))
+    dear = school.params.prices.model_copy(update={"nitrogen_usd_kg": 50.0})
+    costly = replace(school, params=school.params.model_copy(update={"prices": dear}))
     believed, table = trust(costly, wasteful, learned)
     assert all(row["gain_usd_ha"] <= 0 for row in table)
     assert believed is None

@@ -45,11 +45,11 @@ def test_depths_earn_what_is_said_and_no_less_than_the_start(params, limit_mm):
 
 
 def test_doses_are_the_best_of_all_on_the_grid(params):
-    doses, earned = best_doses_kg_ha((field("wheat"),) * 3, WEATHER, SPLITS, params.prices, 40.0, 80.0)
+    doses, earned = best_doses_kg_ha((field("wheat"),) * 3, WEATHER, SPLITS, params.prices, 40.0)
     assert earned.tolist() == [earned[0]] * 3
-    few, most = best_doses_kg_ha((field("wheat"),), WEATHER, SPLITS, params.prices, 80.0, 80.0)
+    few, most = best_doses_kg_ha((field("wheat"),), WEATHER, SPLITS, params.prices, 120.0)
     assert most[0] <= earned[0]
-    assert set(few[0]) <= {0.0, 80.0}
+    assert set(few[0]) <= {0.0, 120.0}
     assert doses.shape == (3, 3)
 
 
