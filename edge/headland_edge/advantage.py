@@ -75,11 +75,9 @@ def inputs_for(crop: str) -> tuple[Feature, ...]:
 
 
 @dataclass(frozen=True)
-class Advantage:
-    """How far a crop's net is believed, and where it lies in the bundle."""
+class Belief:
+    """How far a crop's net is believed."""
 
-    file: str
-    sha256: str
     doses: tuple[float, ...]
     """Doses the net speaks of, ascending: mm or kg/ha."""
     margin_usd_ha: float
@@ -87,9 +85,6 @@ class Advantage:
     low: tuple[float, ...]
     """Least value of each input that the net learned from, scaled."""
     high: tuple[float, ...]
-    golden_inputs: str
-    golden_outputs: str
-    golden_tolerance_usd_ha: float
 
 
 def inputs_of(crop: str, features: Float32Array, quantiles: FloatArray, rule_dose: FloatArray) -> Float32Array:
@@ -149,20 +144,20 @@ def inputs_of(crop: str, features: Float32Array, quantiles: FloatArray, rule_dos
     return np.asarray(np.stack([np.asarray(column) for column in columns], axis=-1) / scales, dtype=np.float32)
 
 
-def foreign(advantage: Advantage, inputs: Float32Array) -> BoolArray:
+def foreign(belief: Belief, inputs: Float32Array) -> BoolArray:
     """Which inputs are not what the net learned from; shape of ``inputs``. What is not known is foreign."""
-    low, high = np.array(advantage.low), np.array(advantage.high)
+    low, high = np.array(belief.low), np.array(belief.high)
     return np.asarray(~((inputs >= low) & (inputs <= high)))
 
 
 def choose(
-    crop: str, advantage: Advantage, gains_usd_ha: NDArray[Any], rule_dose: FloatArray, past_threshold: FloatArray
+    crop: str, belief: Belief, gains_usd_ha: NDArray[Any], rule_dose: FloatArray, past_threshold: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """The dose of each field, where the net may speak.
 
     Args:
         crop: maize or wheat.
-        advantage: how far it is believed.
+        belief: how far the net is believed.
         gains_usd_ha: shape (..., len(doses)).
         rule_dose: shape (...): what the rule gives.
         past_threshold: shape (...): depletion less the rule's threshold (maize); not used for wheat.
@@ -170,15 +165,15 @@ def choose(
     Returns:
         Doses, and what each is thought to gain over the rule's, USD/ha: 0 where the rule's stands. Shape (...).
     """
-    doses = np.array(advantage.doses)
+    doses = np.array(belief.doses)
     more, less = doses > rule_dose[..., None], doses < rule_dose[..., None]
     if crop == "maize":
         past = past_threshold[..., None]
-        allowed = ~((less & (past > advantage.reach)) | (more & (past < -advantage.reach / 2)))
+        allowed = ~((less & (past > belief.reach)) | (more & (past < -belief.reach / 2)))
     else:
-        allowed = np.abs(doses - rule_dose[..., None]) <= advantage.reach
+        allowed = np.abs(doses - rule_dose[..., None]) <= belief.reach
     gains = np.where(allowed & np.isfinite(gains_usd_ha), gains_usd_ha, -np.inf)
     best = np.argmax(gains, axis=-1)
     gain = np.take_along_axis(gains, best[..., None], axis=-1)[..., 0]
-    taken = gain > advantage.margin_usd_ha
+    taken = gain > belief.margin_usd_ha
     return np.where(taken, doses[best], rule_dose), np.where(taken, gain, 0.0)

@@ -207,18 +207,18 @@ class Advisor:
             return None
         known = np.array([[estimate.q10, estimate.q50, estimate.q90]])
         inputs = inputs_of(crop, morning.features[np.newaxis], known, np.array([rule_dose]))
-        if (strange := foreign(net, inputs)[0]).any():
+        if (strange := foreign(net.belief, inputs)[0]).any():
             names = [each.name for each, odd in zip(inputs_for(crop), strange, strict=True) if odd]
             morning.notes.append(f"the rule's dose stands: {', '.join(names)} unlike anything the net learned from")
             return None
         name = f"advantage/{crop}"
         try:
             if name not in self._sessions:
-                self._sessions[name] = Session(self._bundle.members[net.file], net.file, MAPS, len(net.doses))
+                self._sessions[name] = Session(self._bundle.members[net.file], net.file, MAPS, len(net.belief.doses))
             gains = self._sessions[name].run(inputs[..., np.newaxis])
         except ModelError as error:
             raise BundleError(f"{self._bundle.path}, member {error}") from None
-        dose, gain = choose(crop, net, gains, np.array([rule_dose]), np.array([past]))
+        dose, gain = choose(crop, net.belief, gains, np.array([rule_dose]), np.array([past]))
         morning.models[name] = "int8"
         if gain[0] == 0.0:
             return None

@@ -42,14 +42,14 @@ def verify_advantage(bundle: Bundle, crop: str) -> tuple[float, float]:
     net = bundle.manifest.policy[crop].advantage
     if net is None:
         raise KeyError(crop)
-    inputs, expected = bundle.array(net.golden_inputs), bundle.array(net.golden_outputs)
+    inputs, expected = bundle.array(net.golden.inputs), bundle.array(net.golden.outputs)
     shape = (len(inputs_for(crop)), 1)
-    if inputs.shape[1:] != shape or len(inputs) == 0 or expected.shape != (len(inputs), len(net.doses)):
-        raise _misfit(bundle, net.golden_inputs, inputs, expected, f"inputs of {shape}")
+    if inputs.shape[1:] != shape or len(inputs) == 0 or expected.shape != (len(inputs), len(net.belief.doses)):
+        raise _misfit(bundle, net.golden.inputs, inputs, expected, f"inputs of {shape}")
     difference = _difference(
-        bundle, lambda: Session(bundle.members[net.file], net.file, MAPS, len(net.doses)), inputs, expected
+        bundle, lambda: Session(bundle.members[net.file], net.file, MAPS, len(net.belief.doses)), inputs, expected
     )
-    return _within(bundle, net.file, difference, net.golden_tolerance_usd_ha)
+    return _within(bundle, net.file, difference, net.golden.tolerance)
 
 
 def _misfit(bundle: Bundle, member: str, inputs: Float32Array, expected: Float32Array, form: str) -> BundleError:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headland_edge.advantage import Advantage, inputs_for
+from headland_edge.advantage import Belief, inputs_for
 from headland_edge.records import COLUMN_INFO, CROPS, MAX_MORNINGS
 from headland_edge.rules import DayCurveRule, FourStageRule, Rule, RuleError, SplitRule, rule_from_dict
 
@@ -132,6 +132,17 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Advantage:
+    """A net that may better a crop's rule; see ``headland_edge.advantage``."""
+
+    file: str
+    sha256: str
+    belief: Belief
+    golden: Golden
+    """Tolerance in USD/ha."""
+
+
+@dataclass(frozen=True)
 class CropPolicy:
     """How a dose follows from a state, as rules."""
 
@@ -236,7 +247,7 @@ def _check_references(manifest: Manifest) -> None:
             raise ManifestError(f"models.{name}.sha256: differs from files.{model.file}")
     for crop, policy in manifest.policy.items():
         if (net := policy.advantage) is not None:
-            for file in (net.file, net.golden_inputs, net.golden_outputs):
+            for file in (net.file, net.golden.inputs, net.golden.outputs):
                 if file not in manifest.files:
                     raise ManifestError(f"policy.{crop}.advantage: {file!r} is not among the bundle's files")
             if manifest.files[net.file] != net.sha256:
@@ -321,27 +332,25 @@ def _advantage(crop: str, node: _Node) -> Advantage:
     names = [feature.name for feature in inputs_for(crop)]
     if list(node.texts("inputs")) != names:
         node.fail("inputs", f"this headland-edge tells the net {', '.join(names)}; install the release that fits")
-    low, high, doses = node.numbers("low"), node.numbers("high"), node.numbers("doses")
-    if not len(low) == len(high) == len(names) or any(a > b for a, b in zip(low, high, strict=True)):
-        node.fail("low", f"low and high need {len(names)} numbers each, low not above high")
-    most = COLUMN_INFO["irrigation_mm" if crop == "maize" else "nitrogen_kg_ha"].high
-    if any(b <= a for a, b in pairwise(doses)) or not 0 <= doses[0] <= doses[-1] <= most:
-        node.fail("doses", f"must ascend within 0 to {most:g}, got {list(doses)}")
-    golden = node.node("golden")
     made = Advantage(
         file=node.text("file"),
         sha256=_sha256(node.text("sha256"), f"{node.path}.sha256"),
-        doses=doses,
-        margin_usd_ha=node.number("margin_usd_ha", positive=True),
-        reach=node.number("reach", positive=True),
-        low=low,
-        high=high,
-        golden_inputs=golden.text("inputs"),
-        golden_outputs=golden.text("outputs"),
-        golden_tolerance_usd_ha=golden.number("tolerance_usd_ha", positive=True),
+        belief=_belief(crop, node.node("belief")),
+        golden=_golden(node.node("golden")),
     )
-    golden.done()
     return node.finish(made)
+
+
+def _belief(crop: str, node: _Node) -> Belief:
+    count = len(inputs_for(crop))
+    low, high, doses = node.numbers("low"), node.numbers("high"), node.numbers("doses")
+    if not len(low) == len(high) == count or any(a > b for a, b in zip(low, high, strict=True)):
+        node.fail("low", f"low and high need {count} numbers each, low not above high")
+    most = COLUMN_INFO["irrigation_mm" if crop == "maize" else "nitrogen_kg_ha"].high
+    if any(b <= a for a, b in pairwise(doses)) or not 0 <= doses[0] <= doses[-1] <= most:
+        node.fail("doses", f"must ascend within 0 to {most:g}, got {list(doses)}")
+    margin, reach = node.number("margin_usd_ha", positive=True), node.number("reach", positive=True)
+    return node.finish(Belief(doses, margin, reach, low, high))
 
 
 def _rule(crop: str, node: _Node, key: str) -> Rule:

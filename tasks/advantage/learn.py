@@ -16,12 +16,12 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from headland_edge.advantage import Advantage, inputs_for
+from headland_edge.advantage import Belief, inputs_for
 from headland_edge.features import Float32Array
 from headland_edge.rules import Rule, rule_from_dict
 from joblib import Parallel, delayed
@@ -106,8 +106,7 @@ class School:
         low, high = learned.inputs.min(axis=0), learned.inputs.max(axis=0)
         slack = _SLACK * (high - low) + 1e-4
         bounds = [tuple(np.round(each.astype(float), 4).tolist()) for each in (low - slack, high + slack)]
-        entry = Advantage("", "", self.settings.doses, margin_usd_ha, reach, bounds[0], bounds[1], "", "", 1.0)
-        return Believed(net, entry)
+        return Believed(net, Belief(self.settings.doses, margin_usd_ha, reach, bounds[0], bounds[1]))
 
 
 def open_school(crop: Crop, params: Params, sites: dict[str, SiteWeather], rule: Rule, estimator: Estimator) -> School:
@@ -218,8 +217,8 @@ def trust(school: School, net: ShippedNet, learned: Learned) -> tuple[Believed |
         by_season = [float((profit - earned[0])[seasons == key].mean()) for key in school.validation]
         table.append(
             {
-                "margin_usd_ha": each.advantage.margin_usd_ha,
-                "reach": each.advantage.reach,
+                "margin_usd_ha": each.belief.margin_usd_ha,
+                "reach": each.belief.reach,
                 "gain_usd_ha": round(float(np.mean(by_season)), 3),
                 "worst_season_usd_ha": round(min(by_season), 3),
             }
@@ -240,19 +239,8 @@ def write(folder: Path, crop: Crop, net: ShippedNet, learned: Learned, believed:
         write_bytes(aside / "net.onnx", net.onnx)
         write_bytes(aside / "golden.inputs.npy", npy(inputs[..., None]))
         write_bytes(aside / "golden.outputs.npy", npy(np.concatenate([net(each[None]) for each in inputs])))
-        entry = believed.advantage
-        write_json(
-            aside / "advantage.json",
-            {
-                "ships": True,
-                "inputs": [each.name for each in inputs_for(crop)],
-                "doses": list(entry.doses),
-                "margin_usd_ha": entry.margin_usd_ha,
-                "reach": entry.reach,
-                "low": list(entry.low),
-                "high": list(entry.high),
-            },
-        )
+        inputs_told = [each.name for each in inputs_for(crop)]
+        write_json(aside / "advantage.json", {"ships": True, "inputs": inputs_told, "belief": asdict(believed.belief)})
 
 
 def run(crop: Crop, params: Params, root: Path) -> dict[str, Any]:
@@ -274,8 +262,8 @@ def run(crop: Crop, params: Params, root: Path) -> dict[str, Any]:
         "same_best_dose_frac": float((said.argmax(axis=1) == meant.argmax(axis=1)).mean()),
         "validation": table,
         "ships": believed is not None,
-        "margin_usd_ha": believed.advantage.margin_usd_ha if believed else None,
-        "reach": believed.advantage.reach if believed else None,
+        "margin_usd_ha": believed.belief.margin_usd_ha if believed else None,
+        "reach": believed.belief.reach if believed else None,
         "seconds": round(time.monotonic() - began, 1),
     }
     write_json(root / METRICS / f"{crop}.json", found)

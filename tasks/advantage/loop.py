@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from headland_edge.advantage import Advantage, choose, foreign, inputs_of
+from headland_edge.advantage import Belief, choose, foreign, inputs_of
 from headland_edge.features import Float32Array, derive_many
 from headland_edge.records import COLUMNS
 from headland_edge.rules import Rule, SplitRule
@@ -44,7 +44,7 @@ class Believed:
     """A net and how far it is believed."""
 
     gains: Gains
-    advantage: Advantage
+    belief: Belief
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def _decided(device: Device, morning: Morning, rng: np.random.Generator) -> Floa
     if device.believed is not None:
         net, crop = device.believed, device.estimator.crop
         inputs = np.nan_to_num(morning.inputs)
-        better, _ = choose(crop, net.advantage, net.gains(inputs), dose, morning.past_threshold)
-        dose = np.where(foreign(net.advantage, morning.inputs).any(axis=1), dose, better)
+        better, _ = choose(crop, net.belief, net.gains(inputs), dose, morning.past_threshold)
+        dose = np.where(foreign(net.belief, morning.inputs).any(axis=1), dose, better)
     if device.explore_frac > 0:
         drawn = np.array(device.doses)[rng.integers(len(device.doses), size=dose.size)]
         dose = np.where(rng.random(dose.size) < device.explore_frac, drawn, dose)

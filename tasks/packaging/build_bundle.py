@@ -121,7 +121,7 @@ def with_advantage(policies: dict[str, Any], folder: Path) -> tuple[dict[str, An
         members[names["file"]] = (folder / crop / "net.onnx").read_bytes()
         for part, name in golden.items():
             members[name] = (folder / crop / f"golden.{part}.npy").read_bytes()
-        golden_entry = {**golden, "tolerance_usd_ha": ADVANTAGE_TOLERANCE_USD_HA}
+        golden_entry = {**golden, "tolerance": ADVANTAGE_TOLERANCE_USD_HA}
         found[crop] = {**rules, "advantage": {**entry, **names, "golden": golden_entry}}
     return found, members
 

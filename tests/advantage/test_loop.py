@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from headland_edge.advantage import MAPS, Advantage, inputs_for
+from headland_edge.advantage import MAPS, Belief, inputs_for
 from headland_edge.advisor import Advisor
 from headland_edge.bundle import open_bundle, write_bundle
 from headland_edge.manifest import Target
@@ -19,6 +19,7 @@ from tasks.advantage.loop import Believed, Device, farm_as_devices
 from tasks.advantage.net import ShippedNet
 from tasks.advantage.worlds import World, world_of
 from tasks.crops.farm import farm
+from tasks.packaging.build_bundle import ADVANTAGE_TOLERANCE_USD_HA, with_advantage
 from tasks.policies.device import Device as AskedDevice
 from tests.conftest import made_up_weather
 from tests.edge.small_bundle import IRRIGATION, NITROGEN, WINDOW_DAYS, conv_net, npy, parts
@@ -51,7 +52,7 @@ def test_the_loop_gives_the_doses_that_the_device_package_gives(tmp_path, params
     world, sensors = world_of(crop, YEARS, 2, params, "a"), steady(params)
     asked = farm(world.fields, world.weather, sensors, 5, AskedDevice(Advisor(open_bundle(tmp_path / "b.tar"))))
     everything = (-99.0,) * len(inputs_for(crop)), (99.0,) * len(inputs_for(crop))
-    believed = Believed(ShippedNet(net, 4), Advantage("", "", doses, 1.0, reach, *everything, "", "", 1.0))
+    believed = Believed(ShippedNet(net, 4), Belief(doses, 1.0, reach, *everything))
     estimator = Estimator(state, TARGETS[crop], WINDOW_DAYS, crop, 2001)
     found = farm_as_devices(world, Device(rule, estimator, sensors, 5, believed))
     np.testing.assert_allclose(found.irrigation_mm, asked.harvest.irrigation_mm, atol=1e-3)
@@ -102,8 +103,16 @@ def test_what_is_learned_is_written_whole_with_golden_mornings(school, tmp_path)
     assert plain["ships"]
     assert plain["inputs"] == [each.name for each in inputs_for("wheat")]
     inputs = np.load(tmp_path / "wheat/golden.inputs.npy")
-    assert ((inputs[..., 0] >= plain["low"]) & (inputs[..., 0] <= plain["high"])).all()
+    assert ((inputs[..., 0] >= plain["belief"]["low"]) & (inputs[..., 0] <= plain["belief"]["high"])).all()
     assert net.layers[0][0].shape[1] == len(inputs_for("wheat"))
+
+    # The bundle takes it up as it was written, and a device reproduces its golden mornings.
+    manifest, members = parts({"nitrogen": conv_net(3)})
+    manifest["policy"], nets = with_advantage(manifest["policy"], tmp_path)
+    write_bundle(tmp_path / "b.tar", manifest, members | nets)
+    bundle = open_bundle(tmp_path / "b.tar")
+    assert bundle.verify_golden()["advantage/wheat"] == (0.0, ADVANTAGE_TOLERANCE_USD_HA)
+    assert bundle.manifest.policy["maize"].advantage is None
 
 
 def test_where_nothing_pays_no_net_ships(school, tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from headland_edge.advantage import MAPS, Advantage, choose, foreign, inputs_for, inputs_of
+from headland_edge.advantage import MAPS, Belief, choose, foreign, inputs_for, inputs_of
 from headland_edge.advisor import Advisor
 from headland_edge.bundle import BundleError, encode_bundle, open_bundle, write_bundle
 from headland_edge.features import derive, derive_many
@@ -48,17 +48,19 @@ def gain_net(gains: tuple[float, ...], crop: str = "maize", seed: int | None = N
 def entry(crop: str = "maize", **changes: Any) -> dict[str, Any]:
     """The manifest's entry of a net that is believed everywhere."""
     count = len(inputs_for(crop))
-    plain = {
-        "file": f"advantage/{crop}.onnx",
-        "inputs": [each.name for each in inputs_for(crop)],
+    belief = {
         "doses": list(DOSES),
         "margin_usd_ha": 1.0,
         "reach": 0.2,
         "low": [-99.0] * count,
         "high": [99.0] * count,
-        "golden": {"inputs": "advantage/i.npy", "outputs": "advantage/o.npy", "tolerance_usd_ha": 0.5},
     }
-    return plain | changes
+    return {
+        "file": f"advantage/{crop}.onnx",
+        "inputs": changes.pop("inputs", [each.name for each in inputs_for(crop)]),
+        "belief": belief | changes,
+        "golden": {"inputs": "advantage/i.npy", "outputs": "advantage/o.npy", "tolerance": 0.5},
+    }
 
 
 def bundle_parts(
@@ -117,7 +119,7 @@ def test_a_canopy_that_was_not_read_lately_is_left_to_the_rule(tmp_path: Path) -
 
 
 def test_gains_that_are_no_numbers_change_nothing() -> None:
-    broken = Advantage("f", "s", DOSES, 1.0, 0.2, (), (), "", "", 1.0)
+    broken = Belief(DOSES, 1.0, 0.2, (), ())
     dose, gain = choose("maize", broken, np.full((1, 4), np.nan), np.array([12.0]), np.array([0.1]))
     assert (dose[0], gain[0]) == (12.0, 0.0)
 
@@ -140,7 +142,7 @@ def test_the_season_limit_holds_for_the_net_too(tmp_path: Path) -> None:
 def test_a_chosen_dose_is_the_rules_or_one_within_reach_worth_the_margin(
     rule: float, past: float, gains: list[float], reach: float
 ) -> None:
-    net = Advantage("f", "s", DOSES, 1.0, reach, (), (), "", "", 1.0)
+    net = Belief(DOSES, 1.0, reach, (), ())
     dose, gain = choose("maize", net, np.array([gains]), np.array([rule]), np.array([past]))
     if gain[0] == 0.0:
         assert dose[0] == rule
@@ -153,7 +155,7 @@ def test_a_chosen_dose_is_the_rules_or_one_within_reach_worth_the_margin(
 
 @given(dose=st.floats(0, 120), gains=st.lists(st.floats(-50, 50), min_size=4, max_size=4))
 def test_nitrogen_stays_within_reach_of_the_rule(dose: float, gains: list[float]) -> None:
-    net = Advantage("f", "s", DOSES, 1.0, 15.0, (), (), "", "", 1.0)
+    net = Belief(DOSES, 1.0, 15.0, (), ())
     chosen, _ = choose("wheat", net, np.array([gains]), np.array([dose]), np.array([0.0]))
     assert abs(chosen[0] - dose) <= 15.0
 
@@ -171,7 +173,7 @@ def test_one_morning_is_told_as_many_mornings_are() -> None:
 
 
 def test_foreign_is_what_lies_outside_or_is_not_known() -> None:
-    net = Advantage("f", "s", DOSES, 1.0, 0.2, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "", "", 1.0)
+    net = Belief(DOSES, 1.0, 0.2, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     np.testing.assert_array_equal(foreign(net, np.array([[0.5, 1.5, np.nan]], np.float32)), [[False, True, True]])
 
 
@@ -179,13 +181,13 @@ def test_foreign_is_what_lies_outside_or_is_not_known() -> None:
     ("changes", "named"),
     [
         ({"inputs": ["depletion_frac"]}, "advantage.inputs"),
-        ({"doses": [10.0, 10.0]}, "advantage.doses"),
-        ({"doses": [-1.0, 10.0]}, "advantage.doses"),
-        ({"margin_usd_ha": 0.0}, "advantage.margin_usd_ha"),
-        ({"reach": "far"}, "advantage.reach"),
-        ({"low": [1.0]}, "advantage.low"),
-        ({"high": [True]}, "advantage.high"),
-        ({"surprise": 1}, "advantage.surprise"),
+        ({"doses": [10.0, 10.0]}, "belief.doses"),
+        ({"doses": [-1.0, 10.0]}, "belief.doses"),
+        ({"margin_usd_ha": 0.0}, "belief.margin_usd_ha"),
+        ({"reach": "far"}, "belief.reach"),
+        ({"low": [1.0]}, "belief.low"),
+        ({"high": [True]}, "belief.high"),
+        ({"surprise": 1}, "belief.surprise"),
     ],
 )
 def test_a_bad_entry_is_refused_by_name(changes: dict[str, Any], named: str) -> None:
