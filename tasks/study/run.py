@@ -207,7 +207,10 @@ def _elsewhere(params: Params, sites: dict[str, SiteWeather]) -> Iterable[Scene]
     last = params.fields.maize.sowing_day[1] + days
     found = {name: sites[name] for name, site in params.sites.items() if "maize" in site.held_out_crops}
     folder = Path(os.environ.get(EXTERNAL, Path(__file__).resolve().parents[3] / "shared/data")) / "nasa_power"
-    for file in sorted(folder.glob("LAT*.csv.gz")):
+    files = sorted(folder.glob("LAT*.csv.gz"))
+    if not files:
+        print(f"study: no weather of NASA POWER in {folder}; those sites are left out (set {EXTERNAL})", flush=True)
+    for file in files:
         site = read_any(file, "nasa-power", None, 0.0, 100.0)
         found[site.name] = site
     for name, site in found.items():
