@@ -119,7 +119,8 @@ def diary(inputs: Inputs) -> Section:
         "The same field, the same weather, the same sensor errors; only who decides differs. Dots are what the "
         "sensor said each morning "
         "(gaps are outages), the line is what was true and nobody on the field could know. Rain is as the field’s "
-        "gauge read it."
+        "gauge read it. Where the device gives water before its threshold or waits past it, its advantage net found "
+        "that worth more."
     )
     return Section("diary", "One field’s season", [text], figures=groups, tables=[tables.rules(inputs)])
 
@@ -232,11 +233,12 @@ def render(inputs: Inputs) -> str:
     """The page."""
     manifest = inputs.bundle.manifest
     parts = (short, money, water, diary, yields, compression, learning, knowledge, data)
+    nets = sum(policy.advantage is not None for policy in manifest.policy.values())
     return page(
         title=f"Headland: report for season {manifest.release.as_of}",
         lead=[
-            f"Release {manifest.release.counter}: {len(manifest.models)} small models for a device in the "
-            f"field, trained on seasons before {manifest.release.as_of} and tried on up to "
+            f"Release {manifest.release.counter}: {len(manifest.models)} small models and {nets} advantage nets for a "
+            f"device in the field, trained on seasons before {manifest.release.as_of} and tried on up to "
             f"{inputs.params.test_seasons} seasons from "
             f"{manifest.release.as_of} on "
             f"(or the years that play their part at other sites). Bundle {inputs.bundle.sha256[:12]}."

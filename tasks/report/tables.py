@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from headland_edge.advantage import Belief
 from headland_edge.rules import DayCurveRule, FourStageRule, Rule
 
 from tasks.params import Params
@@ -275,8 +276,10 @@ def rules(inputs: Inputs) -> Table:
             earned = inputs.training_usd_ha.get(crop, {}).get(name)
             if rule is not None:
                 rows.append((crop, label, _rule_text(rule), "" if earned is None else words.number(earned, 1)))
+        if found.advantage is not None:
+            rows.append((crop, "device, where a net finds more", _belief_text(crop, found.advantage.belief), ""))
     return Table(
-        "Rules in the bundle, tuned on training seasons",
+        "Rules in the bundle, tuned on training seasons, and where the device departs from its own",
         ("crop", "rule", "what it does", "mean there, USD/ha"),
         tuple(rows),
         (("observed", "weather"), ("simulated", "crop and sensors")),
@@ -289,6 +292,16 @@ _RULE_WORDS = {
     "sensor_rule": "strongest rule, on raw readings",
     "fixed_rule": "plain rule, for comparison",
 }
+
+
+def _belief_text(crop: str, belief: Belief) -> str:
+    doses = ", ".join(f"{dose:g}" for dose in belief.doses)
+    if crop == "maize":
+        unit, past, before = "mm", f"{100 * belief.reach:.0f}", f"{50 * belief.reach:.0f}"
+        bound = f"less only up to {past} points of depletion past the threshold, more only from {before} before it"
+    else:
+        unit, bound = "kg N/ha", f"at most {belief.reach:g} kg N/ha from the rule's"
+    return f"{doses} {unit} instead, if worth more than {belief.margin_usd_ha:g} USD/ha to the season; {bound}"
 
 
 def _rule_text(rule: Rule) -> str:
