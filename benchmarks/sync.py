@@ -21,12 +21,11 @@ draw of the weather, so several count; the error given is that of the mean over 
 
 from __future__ import annotations
 
-import copy
 import json
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,29 +33,22 @@ import numpy as np
 import torch
 from headland_edge.advisor import Advisor
 from headland_edge.bundle import MANIFEST, open_bundle
-from headland_edge.features import clean, derive
 from headland_edge.messages import Message, encode
-from headland_edge.records import COLUMNS, Records
+from headland_edge.records import Records
 from headland_edge.selection import FieldSeason, Judged, Terms, choose, cost, judge, messages, yield_bands
 from headland_edge.sketch import Sketch, parse_sketch
-from numpy.lib.stride_tricks import sliding_window_view
-from torch import Tensor, nn
 
 from benchmarks.machine import describe
 from tasks import params as params_module
-from tasks.crops.fields import draw_field, field_rng
+from tasks.crops.fields import draw_field
 from tasks.crops.interface import Crop, Field
 from tasks.durable import write_json
 from tasks.features.derive import records_of
-from tasks.features.windows import FIELD_SHARE
+from tasks.field.worth import Arm, Shown, Start, arm_of, learned, metric, shown, start_of
 from tasks.packaging.sketch import make_sketch
 from tasks.params import Params
 from tasks.seasons.generate import simulate
 from tasks.sources.daily import SiteWeather, read_sites
-from tasks.training.data import Windows, open_windows
-from tasks.training.nets import folded, pinball
-from tasks.training.quantiles import score
-from tasks.training.store import load_net
 
 DEVICES, FIELDS = 12, 12
 SEASONS = 5
@@ -65,50 +57,8 @@ SEEDS_OF_OTHERS = 4
 FOREIGN_EVERY = 3
 INITIAL_WATER_FRAC = (0.2, 0.8)
 WORSE_SENSORS = 2.0
-STEPS, BATCH, LEARNING_RATE = 60, 256, 3e-4
-EVERY_DAYS = 3
-"""Of mornings, one in so many is learned from and judged by."""
-OLD_WINDOWS = 6000
-MODEL = "yield"
 CROP: Crop = "maize"
 _FLEET = 101  # fields of the fleet are neither training's nor evaluation's
-Arm = Mapping[int, int]
-"""By number of the field, how many mornings came."""
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """Windows as the last layers see them, and what they shall say.
-
-    Args:
-        activations: [n, channels, days].
-        targets: [n], scaled, without the trend.
-        field: [n], number of the field.
-        day: [n], days after sowing.
-        t_ha: what a target of 1 is in t/ha.
-    """
-
-    activations: Tensor
-    targets: Tensor
-    field: np.ndarray[Any, np.dtype[np.int64]]
-    day: np.ndarray[Any, np.dtype[np.int64]]
-    t_ha: float
-
-    def of(self, arm: Arm) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Windows of the mornings that came."""
-        most = np.array([arm.get(number, 0) for number in range(int(self.field.max()) + 1)])
-        return np.flatnonzero(self.day < most[self.field])
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """The net that learning starts from, cut before its last layers, and windows of its own training."""
-
-    stack: nn.Sequential
-    head: nn.Sequential
-    windows: Windows
-    old: Tensor
-    old_targets: Tensor
 
 
 def fleet_params(params: Params) -> Params:
@@ -152,86 +102,6 @@ def population(params: Params, site: SiteWeather, season: int) -> list[tuple[Rec
     return [(records_of(field), float(field["truth_yield_t_ha"][0])) for _, field in ordered]
 
 
-def as_sent(records: Records) -> Records:
-    """A whole season as it arrives: through the device's own messages, rounded."""
-    nothing = Judged(FieldSeason("a", records, None, np.empty((0, 3))), np.nan, np.nan, np.nan)
-    values = np.full(records.values.shape, np.nan)
-    for message in messages(nothing, records.n_mornings, ["random"], Terms(), "a"):
-        first = message.body["first_day"]
-        for name, column in message.body["columns"].items():
-            read = [np.nan if value is None else value for value in column]
-            values[first : first + len(read), COLUMNS.index(name)] = read
-    return Records(records.crop, records.sowing_date, values)
-
-
-def start_of(root: Path, seed: int) -> Start:
-    """The trained net and a sample of its training windows, through all but its last layers once."""
-    windows = open_windows(root / "data/windows" / MODEL)
-    net, _, _ = load_net(root / "data/models" / MODEL / "trained")
-    layers = list(folded(net).named_children())
-    cut = [name for name, _ in layers].index("conv_head")
-    stack, head = (nn.Sequential(*[layer for _, layer in part]) for part in (layers[:cut], layers[cut:]))
-    picks = field_rng(seed, "sync", "old").choice(windows.training, OLD_WINDOWS)
-    targets = torch.from_numpy(np.array(windows.targets[picks]))
-    return Start(stack, head, windows, activations(stack, windows.gather(picks)), targets)
-
-
-def activations(stack: nn.Sequential, windows: np.ndarray[Any, np.dtype[np.float32]]) -> Tensor:
-    """What reaches the last layers, [n, channels, days]."""
-    with torch.no_grad():
-        parts = [stack(torch.from_numpy(windows[i : i + BATCH])) for i in range(0, len(windows), BATCH)]
-    return torch.cat(parts)
-
-
-def shown(start: Start, fields: list[tuple[Records, float]], growth: float) -> Shown:
-    """Windows of every field of a season, complete."""
-    target, days = start.windows.target, start.windows.window_days
-    parts, truths, number, day = [], [], [], []
-    for i, (records, harvest_t_ha) in enumerate(fields):
-        features = derive(clean(as_sent(records))[0])
-        padded = np.vstack([np.zeros((days - 1, features.shape[1]), np.float32), features])
-        ends = np.arange(0, len(features), EVERY_DAYS)
-        parts.append(activations(start.stack, np.ascontiguousarray(sliding_window_view(padded, days, axis=0)[ends])))
-        truths.append(np.full(ends.size, (harvest_t_ha / growth - target.offset) / target.scale, np.float32))
-        number.append(np.full(ends.size, i))
-        day.append(ends)
-    return Shown(
-        torch.cat(parts),
-        torch.from_numpy(np.concatenate(truths)),
-        np.concatenate(number),
-        np.concatenate(day),
-        target.scale * growth,
-    )
-
-
-def learned(start: Start, season: Shown, arm: Arm, seed: int) -> nn.Sequential:
-    """The last layers after a short time with what came, beside windows of the seasons before."""
-    head = copy.deepcopy(start.head)
-    came = season.of(arm)
-    if not came.size:
-        return head
-    rng = np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, cycle_momentum=False)
-    of_field = round(FIELD_SHARE * BATCH)
-    for _ in range(STEPS):
-        old, new = rng.integers(len(start.old), size=BATCH - of_field), rng.choice(came, of_field)
-        inputs = torch.cat([start.old[old], season.activations[new]])
-        loss = pinball(head(inputs), torch.cat([start.old_targets[old], season.targets[new]]))
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        optimizer.step()
-        cycle.step()
-    return head
-
-
-def metric(head: nn.Sequential, season: Shown) -> float:
-    """Pinball loss on a season's fields, t/ha."""
-    with torch.no_grad():
-        said = head(season.activations).numpy()
-    return score(said, season.targets.numpy(), season.t_ha).pinball
-
-
 def by_score(key: Callable[[Judged], float]) -> Callable[[list[Judged], str], list[Message]]:
     """Choose the highest of one score, within the same bytes."""
 
@@ -268,18 +138,15 @@ def sent_by_fleet(judged: list[Judged], name: str, seed: int) -> tuple[Arm, int,
         seed: which fields stand on one device, and the devices' names.
     """
     order = np.random.default_rng(seed).permutation(len(judged))
-    arm: dict[int, int] = {}
-    used = whole = 0
+    sent: list[Message] = []
+    whole = 0
     for device, numbers in enumerate(order.reshape(DEVICES, FIELDS).tolist()):
         device_id = f"fleet-{seed}-{device}"
         farm = [replace(judged[n], over=replace(judged[n].over, field=f"field-{n:03d}")) for n in numbers]
         whole += cost([each.over for each in farm], Terms(), device_id)
-        for message in CHOICES[name](farm, device_id):
-            used += len(encode(message))
-            number = int(message.body["field"].removeprefix("field-"))
-            mornings = len(next(iter(message.body["columns"].values())))
-            arm[number] = max(arm.get(number, 0), message.body["first_day"] + mornings)
-    return arm, used, whole
+        sent += CHOICES[name](farm, device_id)
+    arm = arm_of(sent, lambda message: int(message.body["field"].removeprefix("field-")))
+    return arm, sum(len(encode(message)) for message in sent), whole
 
 
 def measured(
@@ -349,13 +216,11 @@ def main() -> int:
     site = next(s for name, s in read_sites(params, root / "data/weather").items() if CROP in params.sites[name].crops)
     advisor, sketch = release_in(root)
     start = start_of(root, params.seed)
-    trend = json.loads((root / "data/windows" / MODEL / "meta.json").read_text())["trends"][CROP]
     seasons: dict[int, Shown] = {}
     judged: dict[int, list[Judged]] = {}
     for season in range(params.as_of, params.as_of + SEASONS + 1):
         fields = population(fleet_params(params), site, season)
-        growth = 1 + trend["per_year_frac"] * (season - trend["reference_season"])
-        seasons[season] = shown(start, fields, growth)
+        seasons[season] = shown(start, fields, {CROP: season})
         if season < params.as_of + SEASONS:
             over = [FieldSeason("a", r, round(harvest, 3), yield_bands(advisor, r)) for r, harvest in fields]
             judged[season] = [judge(each, sketch) for each in over]

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 from pydantic import Field
 
 from flows.rollout_journal import RolloutJournal
@@ -41,8 +43,8 @@ def rollout(
     dry_run: Annotated[bool, Field(description="only tell what would be signed")] = False,
     every_s: Annotated[float, Field(gt=0, description="seconds between two steps")] = 60.0,
     fleet: Annotated[Path | None, Field(description="the fleet's folder; none: .headland/fleet")] = None,
-) -> RolloutSummary:
-    """Bring the newest release to every device, or take it back from all."""
+) -> RolloutSummary | State[RolloutSummary]:
+    """Bring the newest release to every device, or take it back from all: such a run ends as ``Halted``."""
     root = find_root(Path.cwd())
     folder, params = FleetFolder(fleet.resolve()) if fleet else FleetFolder.of(root), load(root / "params.yaml")
     with RolloutJournal() as journal:
@@ -58,7 +60,8 @@ def rollout(
             standing = step(folder, plan_of(params.rollout), dry_run)
             journal.stands(standing)
             if once or dry_run or standing.is_over:
-                return RolloutSummary(published, standing)
+                summary = RolloutSummary(published, standing)
+                return Completed(name="Halted", data=summary) if summary.is_halted else summary
             time.sleep(every_s)
 
 

@@ -29,6 +29,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         aside.unlink(missing_ok=True)
 
 
+def flush(folder: Path) -> None:
+    """Bring the files of ``folder`` that somebody else wrote to the disk."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _flush_folder(folder)
+
+
 def sealed(content: dict[str, Any]) -> bytes:
     """JSON on one line, its hash on the next."""
     text = json.dumps(content, sort_keys=True).encode()

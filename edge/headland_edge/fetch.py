@@ -183,6 +183,8 @@ class HttpSource:
         except _BROKEN as error:
             raise OfflineError(f"{url}: cannot be reached ({_why(error)})") from None
         with response:
+            if response.headers.get_content_type() == "text/html":  # no file of a repository is one
+                raise OfflineError(f"{url}: a web page came instead; does this network want a login?")
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise LengthError(f"{url}: the server packs its files; serve them as they are")
             yield response, _start(response, start)

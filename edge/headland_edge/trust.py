@@ -40,7 +40,7 @@ from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
-from headland_edge.durable import write_bytes
+from headland_edge.durable import flush, write_bytes
 from headland_edge.fetch import LengthError, MissingError, Source
 
 NAME_FIELD = "x-headland-repository"
@@ -176,6 +176,7 @@ class Trust:
             # tuf has no public way to say what time it is; the tests with clocks at 1970 and 2100 hold this line.
             updater._trusted_set.reference_time = datetime.fromtimestamp(self.reference_s(family), UTC)
             updater.refresh()
+        flush(self._folder / repository / "metadata")
         signed = Signed(self._folder, repository, self._source, updater, keys)
         self.floors.raise_to(family, keys, issued_s=signed.issued_s)
         return signed

@@ -167,7 +167,8 @@ def bring_home(play: Play, as_of: int) -> dict[str, Any]:
     """Give the devices a network until all is said, and make a version of the field's data of it.
 
     Returns:
-        ``messages``, ``bytes`` and ``events`` of this season, ``total`` of all so far, ``version`` and ``rows``.
+        ``messages``, ``bytes`` and ``events`` of this season, ``total`` of all so far, ``version`` and ``rows``;
+        ``worth`` to the next season as ``tasks.fleet.season_worth`` measures it.
 
     Raises:
         FleetError: devices still have something to say after ``SILENCE_S``.
@@ -181,7 +182,23 @@ def bring_home(play: Play, as_of: int) -> dict[str, Any]:
     # Counted from the last season that is over: one that was stopped and is played again counts once.
     total = _counts(play)
     before = play.history[-1]["sync"]["total"] if play.history else {part: {} for part in total}
-    return {**_since(before, total), "total": total, "version": synced["version"], "rows": synced["rows"]}
+    worth = _worth(play, devices)
+    return {
+        **_since(before, total),
+        "total": total,
+        "version": synced["version"],
+        "rows": synced["rows"],
+        "worth": worth,
+    }
+
+
+def _worth(play: Play, devices: Sequence[LiveDevice]) -> dict[str, Any] | None:
+    from tasks.fleet.season_worth import season_worth  # torch
+
+    params = play.params()
+    sites = read_sites(params, play.project / "data" / "weather")
+    with Store(play.fleet.store) as store:
+        return season_worth(play.project, params, sites, devices, list(store.messages("record")))
 
 
 def _farm(play: Play, devices: Sequence[LiveDevice], bundle: Path) -> list[Played]:

@@ -160,10 +160,92 @@ def _sync(history: History) -> Section:
     table = Table("What was sent", (*header, "mornings in the data"), tuple(rows), _SENT)
     text = (
         "A device chooses at the end of its season. A tenth of what it sends is drawn by a hash, whatever it says: the "
-        "honest control. How much worse the next season’s model is than with all records, and how much better than "
-        "with a random choice of the same bytes, is measured by python -m benchmarks.sync."
+        "honest control."
     )
-    return Section("sync", "What came back", [text], figures=[[_bytes_figure(history)]], tables=[table])
+    measured = [(season["as_of"], season["sync"]["worth"]) for season in history if season["sync"].get("worth")]
+    if not measured:
+        return Section("sync", "What came back", [text], figures=[[_bytes_figure(history)]], tables=[table])
+    how = (
+        "What the records are worth is measured in each season: the yield net learns from them for a short time and is "
+        "judged by its pinball loss on the next season’s fields, which nobody has farmed yet. The same net learns from "
+        "every record, and from a random draw of as many bytes as were sent."
+    )
+    return Section(
+        "sync",
+        "What came back",
+        [text, how],
+        points=_worth_points(measured),
+        figures=[[_bytes_figure(history), _worth_figure(measured)]],
+        tables=[table, _worth_table(measured)],
+    )
+
+
+_Worth = Sequence[tuple[int, dict[str, Any]]]
+_TAUGHT: tuple[tuple[Kind, str], ...] = (
+    ("observed", "weather"),
+    ("simulated", "fields of both seasons"),
+    ("measured", "what devices sent, bytes and losses"),
+)
+_CHOICES = (("sent", "what devices sent", BLUE, "o"), ("random", "random, as many bytes", ORANGE, "s"))
+
+
+def _worth_points(measured: _Worth) -> list[str]:
+    points = []
+    for name, words_of_it in (("everything", "every record"), ("random", "a random draw of as many bytes")):
+        losses = np.array([_less(worth, "sent", name) for _, worth in measured])
+        error = f" ± {100 * losses.std(ddof=1) / np.sqrt(len(losses)):.2f}" if len(losses) > 1 else ""
+        points.append(
+            f"With what devices sent, the next season’s loss is {100 * losses.mean():+.2f}{error} % against that with "
+            f"{words_of_it} (mean and standard error over {len(losses)} seasons; below 0 is better)."
+        )
+    return points
+
+
+def _less(worth: dict[str, Any], choice: str, other: str) -> float:
+    """Loss with one choice less that with another, as a share of that with every record."""
+    loss = worth["loss_t_ha"]
+    return float((loss[choice] - loss[other]) / loss["everything"])
+
+
+def _worth_figure(measured: _Worth) -> Figure:
+    years = [as_of for as_of, _ in measured]
+    with canvas(2.6) as (figure, (ax,)):
+        ax.axhline(0.0, color=GREY, linewidth=1.0, label="every record")
+        for choice, name, colour, marker in _CHOICES:
+            losses = [100 * _less(worth, choice, "everything") for _, worth in measured]
+            ax.plot(years, losses, color=colour, marker=marker, label=name)
+        ax.set_xlabel("season")
+        ax.set_ylabel("loss against every record, %")
+        _years(ax)
+        legend_below(figure, ax)
+    return Figure(
+        "worth",
+        svg(figure),
+        "Loss of the next season’s yield estimates with what devices sent and with a random draw, against all records.",
+        "Loss on the next season’s fields, against that of a net taught by every record. Lower is better.",
+        _TAUGHT,
+    )
+
+
+def _worth_table(measured: _Worth) -> Table:
+    rows = []
+    for as_of, worth in measured:
+        loss, size = worth["loss_t_ha"], worth["bytes"]
+        rows.append(
+            (
+                str(as_of),
+                f"{loss['nothing']:.4f}",
+                f"{loss['everything']:.4f}",
+                f"{loss['sent']:.4f}",
+                f"{loss['random']:.4f}",
+                f"{100 * worth['sent_less_random_frac']:+.2f} ± {100 * worth['sent_less_random_frac_se']:.2f}",
+                f"{size['sent'] / 1000:.1f}",
+                f"{size['random'] / 1000:.1f}",
+            )
+        )
+    header = ("season", "no record, t/ha", "every record, t/ha", "sent, t/ha", "random, t/ha")
+    more = ("sent less random, %", "sent, kB", "random, kB")
+    return Table("Pinball loss on the next season’s fields", (*header, *more), tuple(rows), _TAUGHT)
 
 
 def _bytes_figure(history: History) -> Figure:

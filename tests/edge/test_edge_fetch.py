@@ -173,6 +173,20 @@ def test_no_server_is_offline(tmp_path: Path) -> None:
         HttpSource("http://127.0.0.1:9/", budget(tmp_path)).read("f", 10)
 
 
+def test_a_networks_login_page_counts_as_offline_and_leaves_no_part(server: Server, tmp_path: Path) -> None:
+    server.replaced = {"f.tar": b"<html>Welcome! Please sign in.</html>"}
+    server.content_type = "text/html; charset=utf-8"
+    source = HttpSource(server.url, budget(tmp_path))
+    with pytest.raises(OfflineError, match="login"):
+        source.read("targets/f.tar", 10)
+    with pytest.raises(OfflineError, match="login"):
+        source.download("targets/f.tar", tmp_path / "got", len(DATA), SHA)
+    assert not (tmp_path / "got.part").exists()
+    server.replaced, server.content_type = {}, "application/octet-stream"
+    source.download("targets/f.tar", tmp_path / "got", len(DATA), SHA)
+    assert (tmp_path / "got").read_bytes() == DATA
+
+
 def test_redirects_lead_nowhere_unsafe(server: Server, tmp_path: Path) -> None:
     source = HttpSource(server.url, budget(tmp_path))
     for location in ("http://example.invalid/x", "file:///etc/passwd", "ftp://example.invalid/x"):

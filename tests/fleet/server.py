@@ -28,6 +28,8 @@ class Server:
     """What to send instead, by end of the path."""
     status: int = 0
     """Answer everything with it."""
+    content_type: str = ""
+    """Of all bodies."""
     location: str = ""
     """Redirect to it."""
 
@@ -71,6 +73,8 @@ def serving(folder: Path) -> Iterator[Server]:
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
             self.send_header("Content-Length", str(len(data) - start))
+            if server.content_type:
+                self.send_header("Content-Type", server.content_type)
             self.end_headers()
             body = data[start:]
             if server.cut_after is not None and "/targets/" in self.path:

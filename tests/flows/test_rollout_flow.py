@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from headland_edge.bundle import write_bundle
+from prefect.client.schemas.objects import StateType
 
 from tasks.fleet.assign import assigned, signed_state
 from tasks.fleet.candidate import GateRefusedError
@@ -118,6 +119,8 @@ def test_a_halted_rollout_is_told_with_reasons(toy: Path) -> None:
     assert assigned(fleet.root).base == old
     rows = json.loads(artifact("rollout-wave-1").data)
     assert [row["value"] for row in rows if row["what"].startswith("failed: ")] == ["golden outputs | differ by 2"]
+    state = roll_out(to_publish=False, once=True, return_state=True)
+    assert (state.type, state.name) == (StateType.COMPLETED, "Halted")
 
 
 def command(toy: Path, *words: str) -> subprocess.Popen[str]:
