@@ -4,14 +4,17 @@
 starting water, years of the reference sites and ways to irrigate or fertilise are farmed in closed loop, a decision
 each morning; some of them on the packages, untouched, in the same run. Speed is in seasons per CPU-second of one
 process, start of the batch included; what is done once per machine (compiling) or process (loading) is not.
-Differences are the largest on any value of any morning and of the harvest.
+Differences are the largest on any value of any morning and of the harvest, with NumPy's vector instructions turned off
+(``tasks.crops.reference.plain_numpy``).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +30,7 @@ from benchmarks.machine import describe
 from tasks import params as params_module
 from tasks.crops.interface import CropBatch, DailyWeather, Decision, Field, FloatArray, Morning, open_batch
 from tasks.crops.maize_start import SOILS as MAIZE_SOILS
+from tasks.crops.reference import DISABLED, plain_numpy
 from tasks.crops.wheat import SOILS as WHEAT_SOILS
 from tasks.durable import write_json
 from tasks.progress import track
@@ -37,8 +41,6 @@ EQUAL = 1e-9
 DAYS = {"maize": 140, "wheat": 146}
 DOSES = {7: 40.0, 40: 20.0, 65: 20.0}
 FIELDS = 2000
-MOST_EXCEPTIONS_FRAC = 0.05
-"""A last digit of exp or pow flips a branch in saturated soil now and then; more than that is a defect."""
 LEAST_PER_CPU_S = {"maize": 1000, "wheat": 10_000}
 METHODS = ("none", "weekly", "threshold", "heavy")
 Choose = Callable[[int, Morning], Decision]
@@ -208,11 +210,13 @@ def equality(differences: list[float], per_s: float) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Measure and print; 1 if a kernel is slower than asked or too many seasons differ."""
+    """Measure and print; 1 if a kernel is slower than asked or a season differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true", help="print JSON (the default)")
     parser.add_argument("--compare", type=int, default=60, metavar="N", help="maize seasons on the package (60)")
     options = parser.parse_args()
+    if DISABLED not in os.environ:  # NumPy has to be told before it is loaded
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.crops", *sys.argv[1:]], plain_numpy())
     params = params_module.load()
     began, rng, sites = time.perf_counter(), np.random.default_rng(params.seed), read_sites(params)
     found: dict[str, Any] = {"machine": describe()}
@@ -235,8 +239,7 @@ def main() -> int:
     write_json(Path("metrics/bench/crops.json"), found)
     print(json.dumps(found, indent=2))
     reached = all(found[crop]["seasons_per_cpu_s"] >= least for crop, least in LEAST_PER_CPU_S.items())
-    few = all(found[crop]["exceptions"] <= MOST_EXCEPTIONS_FRAC * options.compare for crop in LEAST_PER_CPU_S)
-    return 0 if reached and few else 1
+    return 0 if reached and not any(found[crop]["exceptions"] for crop in LEAST_PER_CPU_S) else 1
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -117,6 +117,26 @@ def sync(
             typer.echo(
                 "next             git add data/field/records.dvc data/field/card.json, then headland retrain", err=True
             )
+
+
+@app.command()
+def worlds(
+    to: Annotated[Path, typer.Option(help="A folder, made if need be.")],
+    field_seasons: Annotated[int, typer.Option(min=1, help="How many; rounded up to whole parts.")] = 10_000,
+    crop: Annotated[Literal["maize", "wheat"], typer.Option(help="What grows.")] = "maize",
+    spliced: Annotated[bool, typer.Option(help="On years spliced from training years; else on these alone.")] = True,
+    debug: Debug = False,
+) -> None:
+    """Farm as many field seasons as wanted, on training weather, into Parquet parts; goes on where it was stopped."""
+    with errors_told(debug):
+        from tasks.advantage.stream import stream
+        from tasks.params import load
+        from tasks.stages import find_root
+
+        root = find_root(Path.cwd())
+        weather = _existing_output("weather", "*.parquet").parent
+        made = stream(load(root / "params.yaml"), weather, to, crop, field_seasons, spliced)
+        typer.echo(f"{to / crop}: {made} parts made")
 
 
 @app.command()

@@ -5,7 +5,8 @@ take or what would be slow:
 
 - objects become records (``tasks.crops.aquacrop_records``), and the state is written into instead of returned; small
   objects that live within one function become variables; words that choose between two formulas become numbers;
-- ``is True`` becomes ``== True``; ``argwhere(...).flatten()[0]`` and ``sum(... < ...)`` become loops without an array;
+- powers are C's, as Python's are; ``is True`` becomes ``== True``; ``argwhere(...).flatten()[0]`` and
+  ``sum(... < ...)`` become loops without an array;
 - of the day's step the bookkeeping goes: dates, outputs, and the calls for groundwater and tile drains, which
   ``tasks.crops.aquacrop_records`` refuses.
 
@@ -57,6 +58,11 @@ import numpy as np
 from numba import njit
 
 {objects}
+
+@njit(cache=True, error_model="numpy")
+def _pow(base, exponent):
+    return math.pow(base, float(exponent))
+
 
 @njit(cache=True, error_model="numpy")
 def _first_ge(values, limit):
@@ -233,6 +239,13 @@ class _Rewriter(ast.NodeTransformer):
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
         self.generic_visit(node)
         node.ops = [ast.Eq() if isinstance(op, ast.Is) else op for op in node.ops]
+        return node
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        self.generic_visit(node)
+        if isinstance(node.op, ast.Pow):  # numba multiplies out whole powers, which rounds otherwise than C's pow
+            call = ast.Call(ast.Name("_pow", ast.Load()), [node.left, node.right], [])
+            return ast.copy_location(call, node)
         return node
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:

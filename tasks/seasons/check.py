@@ -3,11 +3,14 @@
 The kernels that make seasons are held to the packages in tests; this holds them to the packages on the data at hand, at
 each generation, and counts what differs. Maize runs on the project's own weather; ``pcse`` runs on its own files, so
 that wheat is compared on them, on fields and practices of the sample.
+
+``python -m tasks.seasons.check``, started by the stage, because NumPy has to be told before it is loaded (see
+``tasks.crops.reference.plain_numpy``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,12 +18,20 @@ from typing import Any
 
 import numpy as np
 
+from tasks import params as params_module
 from tasks.crops.farm import SeasonLog, farm
-from tasks.crops.interface import DailyWeather, Field, FloatArray
+from tasks.crops.fields import draw_fields, field_rng
+from tasks.crops.interface import Crop, DailyWeather, Field, FloatArray
 from tasks.crops.reference import maize_season, pcse_case, pcse_seasons, pcse_weather
+from tasks.durable import write_json
 from tasks.params import Params
 from tasks.seasons.practices import Practices, draw_practice
+from tasks.sources.daily import SiteWeather, read_sites
+from tasks.stage_main import end_of_stage
 
+CARD = Path("metrics/seasons.json")
+CHECKED = 6
+"""Fields of each crop, a season each."""
 EQUAL = 1e-9
 """A season that differs by more on any value counts as an exception."""
 _TRUTHS = ("depletion_frac", "taw_mm", "lai", "biomass_t_ha")
@@ -106,3 +117,48 @@ def _is_known(field: Field, weather: DailyWeather) -> bool:
     start = (field.sowing_date - weather.first_day).days
     days = slice(start - 1, start + field.season_days + 1)
     return start > 0 and days.stop <= weather.tmin_c.size and bool(np.isfinite(weather.tmin_c[days]).all())
+
+
+def jobs_of(params: Params, sites: dict[str, SiteWeather]) -> Iterator[tuple[Crop, str, int]]:
+    """Every crop, site and season there is weather for."""
+    for name, site in params.sites.items():
+        for crop in site.crops:
+            days = params.fields.of(crop).season_days + params.fields.of(crop).sowing_day[1]
+            for season in sites[name].seasons(days):
+                yield crop, name, season
+
+
+def check(params: Params, weather_root: Path = Path("data/weather")) -> dict[str, dict[str, Any]]:
+    """Farm ``CHECKED`` random fields of each crop once more on the crop package; by crop, see ``summary``."""
+    sites = read_sites(params, weather_root)
+    found: dict[str, dict[str, Any]] = {}
+    jobs = list(jobs_of(params, sites))
+    for crop in sorted({job[0] for job in jobs}):
+        mine = [job for job in jobs if job[0] == crop]
+        rng, ranges = field_rng(params.seed, crop, "check"), params.fields.of(crop)
+        picked = [mine[i] for i in sorted(rng.choice(len(mine), min(CHECKED, len(mine)), replace=False).tolist())]
+        drawn = [
+            draw_fields(crop, site, [season], ranges.per_season, ranges, params.seed) for _, site, season in picked
+        ]
+        fields = [(each[int(rng.integers(len(each)))],) for each in drawn]
+        if crop == "maize":
+            by_field = [
+                maize_differences(each, {site: sites[site].season_weather(season)}, params)
+                for each, (_, site, season) in zip(fields, picked, strict=True)
+            ]
+            found[crop] = summary([each for part in by_field for each in part])
+        else:
+            found[crop] = summary(wheat_differences(tuple(field for each in fields for field in each), params))
+    return found
+
+
+def main() -> None:
+    """Write the data card of the seasons in the current folder."""
+    card = check(params_module.load())
+    write_json(CARD, card)
+    for crop, found in card.items():
+        print(f"seasons: {found['compared']} of {crop} on the crop package: {found['exceptions']} differ")
+
+
+if __name__ == "__main__":
+    end_of_stage(main)

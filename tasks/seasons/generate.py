@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,22 +24,20 @@ from joblib import Parallel, delayed
 
 from tasks import params as params_module
 from tasks.crops.farm import TRUTHS, SeasonLog, farm
-from tasks.crops.fields import draw_fields, field_rng
+from tasks.crops.fields import draw_fields
 from tasks.crops.interface import Crop, DailyWeather, Field
-from tasks.durable import replacing, write_json
+from tasks.crops.reference import plain_numpy
+from tasks.durable import replacing
 from tasks.params import Params
 from tasks.progress import track
-from tasks.seasons.check import maize_differences, summary, wheat_differences
+from tasks.seasons.check import jobs_of
 from tasks.seasons.practices import Practices, draw_practice
 from tasks.seasons.schema import DAILY, SCHEMA
-from tasks.sources.daily import SiteWeather, read_sites
+from tasks.sources.daily import read_sites
 from tasks.stage_main import end_of_stage
 
 PARAMS = ("seed", "sites", "fields", "sensors")
 SEASONS = Path("data/seasons")
-CARD = Path("metrics/seasons.json")
-CHECKED = 6
-"""Fields of each crop, a season each."""
 _KEYS_METADATA = b"headland.field_keys"
 
 
@@ -148,14 +146,6 @@ def _kept(file: Path, keys: dict[str, str]) -> tuple[pl.DataFrame | None, set[st
     return rows.filter(pl.col("field_id").is_in(sorted(same))), same
 
 
-def _jobs(params: Params, sites: dict[str, SiteWeather]) -> Iterator[tuple[Crop, str, int]]:
-    for name, site in params.sites.items():
-        for crop in site.crops:
-            days = params.fields.of(crop).season_days + params.fields.of(crop).sowing_day[1]
-            for season in sites[name].seasons(days):
-                yield crop, name, season
-
-
 def generate(params: Params, root: Path = SEASONS, weather_root: Path = Path("data/weather")) -> dict[str, int]:
     """Bring every season's file up to date on all cores and remove files of seasons no longer asked for.
 
@@ -164,7 +154,7 @@ def generate(params: Params, root: Path = SEASONS, weather_root: Path = Path("da
     """
     sites = read_sites(params, weather_root)
     code = code_hash()
-    jobs = list(_jobs(params, sites))
+    jobs = list(jobs_of(params, sites))
 
     def one(crop: Crop, site: str, season: int) -> tuple[int, int]:
         ranges = params.fields.of(crop)
@@ -185,39 +175,13 @@ def generate(params: Params, root: Path = SEASONS, weather_root: Path = Path("da
     return {"simulated": made, "kept": kept}
 
 
-def check(params: Params, weather_root: Path = Path("data/weather")) -> dict[str, dict[str, Any]]:
-    """Farm ``CHECKED`` random fields of each crop once more on the crop package; by crop, see ``summary``."""
-    sites = read_sites(params, weather_root)
-    found: dict[str, dict[str, Any]] = {}
-    jobs = list(_jobs(params, sites))
-    for crop in sorted({job[0] for job in jobs}):
-        mine = [job for job in jobs if job[0] == crop]
-        rng, ranges = field_rng(params.seed, crop, "check"), params.fields.of(crop)
-        picked = [mine[i] for i in sorted(rng.choice(len(mine), min(CHECKED, len(mine)), replace=False).tolist())]
-        drawn = [
-            draw_fields(crop, site, [season], ranges.per_season, ranges, params.seed) for _, site, season in picked
-        ]
-        fields = [(each[int(rng.integers(len(each)))],) for each in drawn]
-        if crop == "maize":
-            by_field = [
-                maize_differences(each, {site: sites[site].season_weather(season)}, params)
-                for each, (_, site, season) in zip(fields, picked, strict=True)
-            ]
-            found[crop] = summary([each for part in by_field for each in part])
-        else:
-            found[crop] = summary(wheat_differences(tuple(field for each in fields for field in each), params))
-    return found
-
-
 def main() -> None:
     """Run the stage in the current folder."""
     params = params_module.load()
     counts = generate(params)
     print(f"seasons: {counts['simulated']} field seasons simulated, {counts['kept']} kept")
-    card = check(params)
-    write_json(CARD, card)
-    for crop, found in card.items():
-        print(f"seasons: {found['compared']} of {crop} on the crop package: {found['exceptions']} differ")
+    compared = subprocess.run([sys.executable, "-m", "tasks.seasons.check"], env=plain_numpy(), check=False)
+    sys.exit(compared.returncode)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,12 @@ def in_a_process_of_its_own() -> tuple[float, str]:
     return float.fromhex(done.stdout.strip()), done.stderr
 
 
+def test_no_power_is_left_for_numba_to_multiply_out() -> None:
+    source = aquacrop_source.module_source()
+    assert "**" not in source
+    assert source.count("_pow(") > 8
+
+
 @pytest.mark.slow
 def test_it_is_compiled_once_and_whatever_is_damaged_is_made_anew(own_cache: Path) -> None:
     expected = one_season()

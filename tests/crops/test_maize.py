@@ -1,5 +1,9 @@
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +12,8 @@ from aquacrop.utils import get_filepath, prepare_weather
 from tasks.crops.interface import DailyWeather, Decision, Field, FloatArray, Harvest, Morning
 from tasks.crops.maize import MaizeBatch
 from tasks.crops.maize_start import SOILS
-from tasks.crops.reference import MaizeReference, maize_season
+from tasks.crops.reference import MaizeReference, maize_season, plain_numpy
+from tests.conftest import ROOT
 
 EQUAL = 1e-9
 """Greatest difference to the package on any value of any morning."""
@@ -116,6 +121,31 @@ def test_seasons_equal_the_untouched_package_day_by_day(package_seasons: list[Ma
         assert season.irrigation_mm == season.taken_mm
         assert bool(harvest.matured[i]) == season.matured
         assert harvest.season_days[i] == len(season.mornings)
+
+
+PLAIN = """
+import numpy as np
+from benchmarks.crops import maize_equality
+from tasks.params import load
+from tasks.sources.daily import read_sites
+from tasks.sources.weather import run
+from pathlib import Path
+params = load(Path(sys.argv[1]))
+run(params, Path(sys.argv[2]))
+site = read_sites(params, Path(sys.argv[2]))["champion"]
+print(json.dumps(maize_equality(site, np.random.default_rng(11), 24)))
+"""
+
+
+@pytest.mark.slow
+def test_random_seasons_equal_the_package_without_an_exception_where_numpy_rounds_as_c_does(tmp_path: Path) -> None:
+    """Soils, water and depths at random, saturated soil among them, where a last digit becomes 0.01 mm."""
+    words = [sys.executable, "-c", f"import json, sys\n{PLAIN}", str(ROOT / "params.yaml"), str(tmp_path)]
+    done = subprocess.run(words, env=plain_numpy(), cwd=ROOT, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["seasons_compared"] == 24
+    assert found["exceptions"] == 0
+    assert found["largest_difference"] < 1e-12
 
 
 def test_a_hair_of_difference_is_told_apart(package_seasons: list[MaizeReference]) -> None:

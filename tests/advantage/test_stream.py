@@ -1,0 +1,76 @@
+"""Field seasons by the million: in parts that depend on nothing but their number, from training weather only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tasks.advantage.stream import PART, StreamError, part_world, stream
+from tasks.advantage.worlds import seasons_of, years_of
+from tasks.crops.interface import DailyWeather
+from tasks.params import Params
+from tasks.sources.daily import read_sites
+from tasks.sources.weather import run
+
+
+@pytest.fixture(scope="module")
+def weather(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Path:
+    folder = tmp_path_factory.mktemp("weather")
+    run(params, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def years(params: Params, weather: Path) -> dict[str, DailyWeather]:
+    sites = read_sites(params, weather)
+    return years_of(sites, {name: split[0] for name, split in seasons_of("maize", params, sites).items()})
+
+
+def test_parts_differ_and_a_part_is_always_the_same(params: Params, years: dict[str, DailyWeather]) -> None:
+    first, again, second = (part_world(params, "maize", years, number, True) for number in (0, 0, 1))
+    assert first.fields == again.fields
+    assert len(first) == PART
+    assert len({field.field_id for field in (*first.fields, *second.fields)}) == 2 * PART
+    key = first.fields[0].site
+    assert np.array_equal(first.weather[key].rain_mm, again.weather[key].rain_mm)
+    assert not np.array_equal(first.weather[key].rain_mm, second.weather[key].rain_mm)
+
+
+def test_no_day_is_of_a_season_that_is_tested(params: Params, weather: Path, years: dict[str, DailyWeather]) -> None:
+    known = {(day, each.rain_mm[day], each.tmax_c[day]) for each in years.values() for day in range(290)}
+    world = part_world(params, "maize", years, 3, True)
+    for each in world.weather.values():
+        assert all((day, each.rain_mm[day], each.tmax_c[day]) in known for day in range(290))
+    tested = read_sites(params, weather)["champion"].season_weather(params.as_of)
+    assert any((day, tested.rain_mm[day], tested.tmax_c[day]) not in known for day in range(290))
+    assert {field.season for field in world.fields} <= {each.first_day.year for each in years.values()}
+
+
+def test_fields_lie_on_every_soil_of_params_and_on_no_other(params: Params, years: dict[str, DailyWeather]) -> None:
+    soils = {field.soil for field in part_world(params, "maize", years, 0, False).fields}
+    assert soils == set(params.fields.maize.soils)
+
+
+@pytest.mark.slow
+def test_what_is_missing_or_damaged_is_made_and_nothing_else(params: Params, weather: Path, tmp_path: Path) -> None:
+    assert stream(params, weather, tmp_path, "wheat", PART + 1, True) == 2
+    first, second = sorted((tmp_path / "wheat").iterdir())
+    whole = first.read_bytes()
+    assert pl.read_parquet(first)["field_id"].n_unique() == PART
+    assert stream(params, weather, tmp_path, "wheat", PART + 1, True) == 0
+    first.write_bytes(whole[:1000])
+    before = second.stat().st_mtime_ns
+    assert stream(params, weather, tmp_path, "wheat", PART + 1, True) == 1
+    assert (first.read_bytes(), second.stat().st_mtime_ns) == (whole, before)
+    other = params.model_copy(update={"seed": params.seed + 1})
+    assert stream(other, weather, tmp_path, "wheat", 1, True) == 1
+    assert first.read_bytes() != whole
+
+
+def test_a_crop_nobody_grows_is_refused(params: Params, weather: Path, tmp_path: Path) -> None:
+    sites = {name: site.model_copy(update={"crops": []}) for name, site in params.sites.items()}
+    with pytest.raises(StreamError, match="grows wheat"):
+        stream(params.model_copy(update={"sites": sites}), weather, tmp_path, "wheat", 1, True)
