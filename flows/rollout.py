@@ -26,7 +26,7 @@ from tasks.fleet.publish import Published, publish
 from tasks.fleet.rollout import Plan
 from tasks.fleet.rollout_summary import RolloutSummary
 from tasks.fleet.store import Store
-from tasks.params import load
+from tasks.params import Params, load
 from tasks.registry.gate import Verdict
 from tasks.running import exclusive_run
 from tasks.stages import find_root
@@ -51,7 +51,7 @@ def rollout(
         published = None
         candidate = find_candidate(root) if to_publish else None
         if candidate is not None:
-            journal.judged(gate(root, folder, candidate, params.gate.max_worse_frac))
+            journal.judged(gate(root, folder, candidate, params))
             published = publish_bundle(folder, candidate, dry_run)
             journal.published(published)
         while True:
@@ -71,10 +71,10 @@ def passing_trouble(_task: Any, _run: Any, state: Any) -> bool:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def gate(root: Path, fleet: FleetFolder, candidate: Path, max_worse_frac: float) -> Verdict:
+def gate(root: Path, fleet: FleetFolder, candidate: Path, params: Params) -> Verdict:
     """Whether the candidate may be published; no stage rewrites its data meanwhile."""
     with exclusive_run(root):
-        return judge_candidate(root, fleet, candidate, max_worse_frac)
+        return judge_candidate(root, fleet, candidate, params)
 
 
 @task(retries=2, retry_delay_seconds=3, retry_condition_fn=passing_trouble, cache_policy=NO_CACHE, persist_result=False)

@@ -52,7 +52,15 @@ class RolloutJournal:
         rows = [
             f"| {name} | {loss.get('champion', '')} | {loss['candidate']} |" for name, loss in verdict.pinball.items()
         ]
-        text = "\n".join(["| model | champion's error | candidate's error |", "|---|---:|---:|", *rows])
+        money = [
+            f"| {crop} | {earned.get('rule', '')} | {earned.get('champion', '')} | {earned['device']} |"
+            for crop, earned in verdict.earned_usd_ha.items()
+        ]
+        tables = [["| model | champion's error | candidate's error |", "|---|---:|---:|", *rows]]
+        if money:
+            head = "| crop | tuned rule, USD/ha | champion, USD/ha | candidate, USD/ha |"
+            tables.append([head, "|---|---:|---:|---:|", *money])
+        text = "\n\n".join("\n".join(table) for table in tables)
         create_markdown_artifact(markdown=text, key="rollout-gate", description="Candidate against champion")
         self._say("the gate lets the candidate pass")
 

@@ -285,6 +285,8 @@ class Gate(_Section):
     """What a candidate must fulfil before it is published."""
 
     max_worse_frac: Share = _about("greatest share by which a model's error may exceed the champion's.")
+    fields_per_season: int = _about("fields that the candidate farms in each validation season; 0: none.", ge=0)
+    max_worse_usd_ha: float = _about("what its advice may earn less than champion or tuned rule, USD/ha.", ge=0)
 
 
 class Rollout(_Section):

@@ -63,11 +63,11 @@ def learned_on(job: Job, root: Path) -> tuple[Rung | None, dict[str, Any]]:
     from tasks.compression.ladder import tell
 
     base = open_base(root / BASE, job.model, job.windows)
-    based = None if isinstance(base, str) else learn_on(job, base)
-    if based and not based.refused:
+    based = base if isinstance(base, str) else learn_on(job, base)
+    if not isinstance(based, str) and not based.refused:
         tell(job, f"is based on release {based.counter}: {based.moved_frac:.1%} of its weights moved")
         return based.rung, {"based_on": based.as_dict()}
-    why = based.refused if based else str(base)
+    why = based if isinstance(based, str) else based.refused
     tell(job, f"is not based on an earlier release: {why}")
     return None, {"not_based": why}
 

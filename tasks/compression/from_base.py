@@ -70,16 +70,22 @@ class Mean(nn.Module):
         return answers
 
 
-def learn_on(job: Job, base: Base) -> Based:
+def learn_on(job: Job, base: Base) -> Based | str:
     """Let the earlier release's net learn on today's windows, with scales and zero points as they were.
 
     The earlier net itself stands for election too: where learning made nothing better, nothing moves.
+
+    Returns:
+        What it came to, or why the earlier file cannot learn on: a fallback left some of its layers on floats.
 
     Raises:
         BaseError: the earlier net has another structure than the trained one.
     """
     plan = _plan(job)
-    net = _learner(job, base, plan)
+    try:
+        net = _learner(job, base, plan)
+    except PinError as error:
+        return f"{job.model} of release {base.counter} is not on integers throughout: it {error}"
     architecture = _architecture(job, base, net)
     fp32 = float_candidate("fp32", job.trained, job.windows)
     before = judged("int8", base.model, _parameters(net), job.windows)
@@ -125,10 +131,7 @@ def _plan(job: Job) -> Plan:
 def _learner(job: Job, base: Base, plan: Plan) -> nn.Sequential:
     # A one-cycle schedule runs at half its peak on average: what moves the same way at every step gets as far as this.
     farthest = 0.5 * plan.learning_rate * max(1, plan.steps)
-    try:
-        return learner(base.model, job.params.compression.base_reach_steps / farthest)
-    except PinError as error:
-        raise BaseError(f"{job.model} of release {base.counter} {error}. {_OTHERWISE}") from None
+    return learner(base.model, job.params.compression.base_reach_steps / farthest)
 
 
 _OTHERWISE = "Set compression.from_base: false in params.yaml for a release that devices fetch whole."

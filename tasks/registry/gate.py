@@ -8,7 +8,7 @@ learned from them either.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,13 @@ class Verdict:
         passed: whether the candidate may be published.
         reasons: why not, in sentences; empty if it passed.
         pinball: by model, ``candidate`` and, where there is one, ``champion``, in the target's unit.
+        earned_usd_ha: by crop and who decides, as ``tasks.registry.money`` counts it; empty if it did not.
     """
 
     passed: bool
     reasons: tuple[str, ...]
     pinball: dict[str, dict[str, float]]
+    earned_usd_ha: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain form for JSON."""

@@ -31,7 +31,6 @@ from tasks.training.store import save_net
 from tasks.training.train import train
 from tasks.training.trainer import ONE_PROCESS
 from tests.compression.settled import settled
-from tests.edge.small_bundle import conv_net
 from tests.training.project import make_project
 
 SHAPE = Architecture(channels=6, window_days=20, widths=(16, 24), head=16, kernel=3)
@@ -306,7 +305,20 @@ def test_a_base_of_another_structure_is_refused(released: bytes, tmp_path: Path)
     narrow = job_of(tmp_path / "narrow", model={"widths": [16, 16]})
     with pytest.raises(BaseError, match=r"release 7 has widths \[16, 24\], kernel 3, params.yaml widths \[16, 16\]"):
         learn_on(narrow, Base(7, "ab" * 32, released))
-    with pytest.raises(BaseError, match="irrigation of release 7 has a layer of type Abs"):
-        learn_on(narrow, Base(7, "ab" * 32, conv_net()))
-    with pytest.raises(BaseError, match="from_base: false"):
-        learn_on(narrow, Base(7, "ab" * 32, b"no onnx"))
+
+
+@pytest.mark.slow
+def test_a_base_with_layers_on_floats_gives_way_to_a_release_made_anew(season: Path, tmp_path: Path) -> None:
+    """A release whose first layer had to stay on floats must not stop the next season."""
+    settings = {"max_metric_loss_frac": 0.5, "fallback": ["keep_first"]}
+    mixed = make_project(tmp_path / "mixed", compression=settings)
+    (mixed / "data/models/irrigation").mkdir(parents=True)
+    (mixed / "data/models/irrigation/trained").symlink_to(season / "data/models/irrigation/trained")
+    compress("irrigation", load(mixed / "params.yaml"), mixed)
+    assert json.loads((compressed(mixed) / "choice.json").read_text())["kind"] == "int8"
+    root = next_season(season, tmp_path / "next")
+    put_base(root, (compressed(mixed) / "shipped.onnx").read_bytes())
+    compress("irrigation", load(root / "params.yaml"), root)
+    choice = json.loads((compressed(root) / "choice.json").read_text())
+    assert "irrigation of release 2009000 is not on integers throughout" in choice["not_based"]
+    assert choice["shipped"] == "int8"

@@ -44,4 +44,6 @@ SMALL: dict[str, Any] = {
     "evaluation.fields_per_season": 1,
     "release.latency_p99_ms": 50.0,
     "gate.max_worse_frac": 1.0,
+    "gate.fields_per_season": 1,
+    "gate.max_worse_usd_ha": 10_000.0,
 }

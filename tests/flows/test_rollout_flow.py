@@ -40,6 +40,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project whose waves do not soak, in the current folder."""
     folder = make_toy(tmp_path / "toy")
     content = yaml.safe_load((folder / "params.yaml").read_text())
+    content["gate"]["fields_per_season"] = 0  # its one model knows no weather to farm in
     content["rollout"] |= {"wave_shares": [0.5, 1.0], "soak_h": 0.0, "minimum_reports": 3}
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     monkeypatch.chdir(folder)
