@@ -22,7 +22,8 @@ from tasks.fleet.folder import FleetFolder
 from tasks.fleet.live import FleetError, LiveDevice, free_port
 from tasks.fleet.repository import Repository
 
-LOOK_EVERY_S = 5.0
+LOOK_EVERY_S, LOOK_OFFLINE_EVERY_S = 5.0, 3600.0
+"""For updates: a look is a process of its own, and without a network a dozen of them keep two cores busy for nothing."""
 SYNC_EVERY_S = 2.0
 _POLL_S = 0.02
 _DEVICES_FOR_WHEAT = 3  # every so-manieth device stands in wheat
@@ -33,7 +34,7 @@ def crop_of(number: int) -> Crop:
     return "wheat" if number % _DEVICES_FOR_WHEAT == _DEVICES_FOR_WHEAT - 1 else "maize"
 
 
-def make_devices(folder: Path, fleet: FleetFolder, count: int) -> list[LiveDevice]:
+def make_devices(folder: Path, fleet: FleetFolder, count: int, look_every_s: float = LOOK_EVERY_S) -> list[LiveDevice]:
     """Homes for ``count`` devices below ``folder``; those that are there keep all their state, on new ports."""
     devices = []
     for number in range(count):
@@ -42,12 +43,12 @@ def make_devices(folder: Path, fleet: FleetFolder, count: int) -> list[LiveDevic
         settings = Settings(
             device_id,
             crop_of(number),
-            UpdateSettings(folder=str(folder / "mast" / "repository"), every_s=LOOK_EVERY_S),
+            UpdateSettings(folder=str(folder / "mast" / "repository"), every_s=look_every_s),
             UplinkSettings(folder=str(folder / "mast" / "uplink"), every_s=SYNC_EVERY_S),
             Local(http_port=free_port(), poll_s=_POLL_S),
         )
         if home.settings_file.exists():
-            settings = replace(home.settings(), local=settings.local)
+            settings = replace(home.settings(), updates=settings.updates, local=settings.local)
         make(home.root, settings)
         for family in ("releases", "assignments"):
             if not (home.updates / family / "root.json").exists():

@@ -33,7 +33,7 @@ from tasks.fleet.folder import FleetFolder
 from tasks.fleet.ingest import ingest_folder
 from tasks.fleet.live import LiveDevice, put_records, running
 from tasks.fleet.repository import FleetError, Repository
-from tasks.fleet.season_devices import crop_of, make_devices, network, wait_for_silence
+from tasks.fleet.season_devices import LOOK_OFFLINE_EVERY_S, crop_of, make_devices, network, wait_for_silence
 from tasks.fleet.season_play import Played, clear_fields, fleet_fields, home_site, play_season, season_params
 from tasks.fleet.season_project import change_params, commit, make_project, set_season
 from tasks.fleet.store import Store
@@ -150,7 +150,7 @@ def bring_to_devices(play: Play, as_of: int) -> dict[str, Any]:
 def farm_offline(play: Play, as_of: int) -> list[Played]:
     """Let the devices farm the season without a network, and choose what to send of it."""
     bundle = play.bundle(as_of)
-    devices = make_devices(play.folder / "devices", play.fleet, play.devices)
+    devices = make_devices(play.folder / "devices", play.fleet, play.devices, LOOK_OFFLINE_EVERY_S)
     with running(devices) as fleet:
         fleet.wait(lambda device: device.ask("/health"), _ANSWER_S, "answer")
         if all(_running_release(device) is None for device in devices):
