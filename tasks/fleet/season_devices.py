@@ -23,7 +23,7 @@ from tasks.fleet.live import FleetError, LiveDevice, free_port
 from tasks.fleet.repository import Repository
 
 LOOK_EVERY_S, LOOK_OFFLINE_EVERY_S = 5.0, 3600.0
-"""For updates: a look is a process of its own, and without a network a dozen of them keep two cores busy for nothing."""
+"""For updates: a look is a process of its own, and without a network a dozen of them are work for nothing."""
 SYNC_EVERY_S = 2.0
 _POLL_S = 0.02
 _DEVICES_FOR_WHEAT = 3  # every so-manieth device stands in wheat

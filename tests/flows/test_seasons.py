@@ -44,6 +44,9 @@ def test_two_seasons_close_the_loop(tmp_path: Path) -> None:
         assert all(each["advised"] > 100 for each in season["played"])
         sent = season["sync"]["bytes"]["record"]
         assert 0 < sent <= 0.1 * sum(each["everything_bytes"] for each in season["played"])
+        worth = season["sync"]["worth"]
+        assert worth["bytes"]["sent"] == sent
+        assert all(0 < loss < 20 for loss in worth["loss_t_ha"].values())
     first, second = history
     assert first["sync"]["version"] != second["sync"]["version"]
     assert second["sync"]["rows"] > first["sync"]["rows"]
@@ -55,3 +58,4 @@ def test_two_seasons_close_the_loop(tmp_path: Path) -> None:
     assert "retrain" not in said
     page = Path(next(line.split("page: ")[1] for line in said.splitlines() if "page: " in line))
     assert page.stat().st_size < 3_000_000
+    assert "random, as many bytes" in page.read_text()
