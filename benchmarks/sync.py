@@ -43,7 +43,7 @@ from tasks import params as params_module
 from tasks.crops.fields import draw_field
 from tasks.crops.interface import Crop, Field
 from tasks.durable import write_json
-from tasks.features.derive import records_of
+from tasks.features.derive import records_and_harvests
 from tasks.field.worth import Arm, Shown, Start, arm_of, learned, metric, shown, start_of
 from tasks.packaging.sketch import make_sketch
 from tasks.params import Params
@@ -97,9 +97,7 @@ def population(params: Params, site: SiteWeather, season: int) -> list[tuple[Rec
         )
         for number in range(DEVICES * FIELDS)
     )
-    rows = simulate(fields, {site.name: site.season_weather(season)}, params)
-    ordered = rows.sort("field_id", "days_after_sowing").group_by("field_id", maintain_order=True)
-    return [(records_of(field), float(field["truth_yield_t_ha"][0])) for _, field in ordered]
+    return records_and_harvests(simulate(fields, {site.name: site.season_weather(season)}, params))
 
 
 def by_score(key: Callable[[Judged], float]) -> Callable[[list[Judged], str], list[Message]]:

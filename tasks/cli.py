@@ -129,9 +129,9 @@ def worlds(
 ) -> None:
     """Farm as many field seasons as wanted, on training weather, into Parquet parts; goes on where it was stopped."""
     with errors_told(debug):
-        from tasks.advantage.stream import stream
         from tasks.params import load
         from tasks.stages import find_root
+        from tasks.worlds.stream import stream
 
         root = find_root(Path.cwd())
         weather = _existing_output("weather", "*.parquet").parent

@@ -30,9 +30,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def flush(folder: Path) -> None:
-    """Bring the files of ``folder`` that somebody else wrote to the disk."""
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
+    """Bring files and folders below ``folder``, which somebody else wrote, to the disk."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            _flush_folder(path)
+        elif path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     _flush_folder(folder)

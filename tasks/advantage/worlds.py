@@ -14,7 +14,8 @@ from tasks.crops.interface import Crop, CropBatch, DailyWeather, Field, open_bat
 from tasks.params import Params
 from tasks.sources.daily import SiteWeather
 
-_DAILY = ("tmin_c", "tmax_c", "rain_mm", "et0_mm", "radiation_mj_m2", "vapour_pressure_kpa", "wind_m_s")
+DAILY = ("tmin_c", "tmax_c", "rain_mm", "et0_mm", "radiation_mj_m2", "vapour_pressure_kpa", "wind_m_s")
+"""Columns of a year's weather."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def spliced(years: Sequence[DailyWeather], name: str, block_days: int, rng: np.r
     source = source[-starts[0] : -starts[0] + length]
     template = years[int(rng.integers(len(years)))]
     day = np.arange(length)
-    columns = {column: np.stack([getattr(each, column)[:length] for each in years])[source, day] for column in _DAILY}
+    columns = {column: np.stack([getattr(each, column)[:length] for each in years])[source, day] for column in DAILY}
     return replace(template, site=name, **columns)
 
 

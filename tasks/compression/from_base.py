@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tasks.compression.base import Base, BaseError
 from tasks.compression.choose import Candidate, Candidates, choose
 from tasks.compression.ladder import FINETUNE_RATE, Job, Rung, described, float_candidate, judged, tell
-from tasks.compression.pinned import PinError, as_floats, integers_of, learner, rewritten
+from tasks.compression.pinned import FloatLayerError, PinError, as_floats, integers_of, learner, rewritten
 from tasks.compression.quantize import Attempt, control
 from tasks.training.calibrate import keep_band
 from tasks.training.fit import Plan, fit
@@ -84,8 +84,8 @@ def learn_on(job: Job, base: Base) -> Based | str:
     plan = _plan(job)
     try:
         net = _learner(job, base, plan)
-    except PinError as error:
-        return f"{job.model} of release {base.counter} is not on integers throughout: it {error}"
+    except FloatLayerError as error:
+        return f"{job.model} of release {base.counter} {error}"
     architecture = _architecture(job, base, net)
     fp32 = float_candidate("fp32", job.trained, job.windows)
     before = judged("int8", base.model, _parameters(net), job.windows)
@@ -131,7 +131,12 @@ def _plan(job: Job) -> Plan:
 def _learner(job: Job, base: Base, plan: Plan) -> nn.Sequential:
     # A one-cycle schedule runs at half its peak on average: what moves the same way at every step gets as far as this.
     farthest = 0.5 * plan.learning_rate * max(1, plan.steps)
-    return learner(base.model, job.params.compression.base_reach_steps / farthest)
+    try:
+        return learner(base.model, job.params.compression.base_reach_steps / farthest)
+    except FloatLayerError:
+        raise
+    except PinError as error:
+        raise BaseError(f"{job.model} of release {base.counter} {error}. {_OTHERWISE}") from None
 
 
 _OTHERWISE = "Set compression.from_base: false in params.yaml for a release that devices fetch whole."

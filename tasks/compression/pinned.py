@@ -30,6 +30,10 @@ class PinError(Exception):
     """An ONNX file that cannot be learned on from; the message says what is unlike the files made here."""
 
 
+class FloatLayerError(PinError):
+    """A layer was left on floats, so that the file has no scales to learn within there."""
+
+
 @dataclass(frozen=True)
 class _Grid:
     """Where an activation is rounded to: ``(step - zero) * scale``, steps from 0 to 255."""
@@ -229,7 +233,7 @@ class _Graph:
     def _maker(self, name: str, op_type: str) -> NodeProto:
         maker = self.makers.get(name)
         if maker is None or maker.op_type != op_type:
-            raise PinError(f"{name} does not come from a {op_type}")
+            raise FloatLayerError(f"has a layer on floats: {name} does not come from a {op_type}")
         return maker
 
 

@@ -58,6 +58,12 @@ def records_of(rows: pl.DataFrame) -> Records:
     return Records(crop=rows["crop"][0], sowing_date=rows["sowing_date"][0], values=np.ascontiguousarray(values))
 
 
+def records_and_harvests(rows: pl.DataFrame) -> list[tuple[Records, float]]:
+    """Each field's records and what it really gave, t/ha; ``rows`` of simulated fields, in any order."""
+    ordered = rows.sort("field_id", "days_after_sowing").group_by("field_id", maintain_order=True)
+    return [(records_of(field), float(field["truth_yield_t_ha"][0])) for _, field in ordered]
+
+
 def season_features(rows: pl.DataFrame) -> pl.DataFrame:
     """Derive the features of every field in one season.
 

@@ -62,11 +62,13 @@ def label_rows(model: str, params: Params, root: Path, field: Path = FIELD) -> p
     truth = TRUTH_PREFIX + settings.target
     parts = []
     files = season_files(root, settings.crops)
+    validation: set[tuple[str, int]] = set()
     for site in {entry[1] for entry in files}:
         split = params.split(site, sorted({entry[2] for entry in files if entry[1] == site}))
         chosen = {**dict.fromkeys(split.train, "train"), **dict.fromkeys(split.validation, "validation")}
-        for _, name, season, file in files:
+        for crop, name, season, file in files:
             if name == site and season in chosen:
+                validation |= {(crop, season)} if chosen[season] == "validation" else set()
                 rows = read_columns(file, (*LABEL_KEYS, truth)).rename({truth: "target"})
                 parts.append(rows.with_columns(split=pl.lit(chosen[season]), year=pl.col("season")))
     if not parts:
@@ -75,7 +77,7 @@ def label_rows(model: str, params: Params, root: Path, field: Path = FIELD) -> p
             "Choose a later as_of in params.yaml."
         )
     if settings.target == TARGET:
-        parts += field_labels(params, settings.crops, field, held_out_years(params, files))
+        parts += field_labels(params, settings.crops, field, held_out_years(params, files), validation)
     rows = pl.concat(parts).drop_nulls("target").sort(LABEL_KEYS)
     refuse_future(rows, params)
     return rows
@@ -87,19 +89,25 @@ def held_out_years(params: Params, files: list[tuple[str, str, int, Path]]) -> s
 
 
 def field_labels(
-    params: Params, crops: tuple[str, ...], root: Path, held_out: set[tuple[str, int]]
+    params: Params,
+    crops: tuple[str, ...],
+    root: Path,
+    held_out: set[tuple[str, int]],
+    validation: set[tuple[str, int]],
 ) -> list[pl.DataFrame]:
     """Harvests weighed on fields of ``crops`` in seasons before as_of, one frame a file.
 
     A field sown in a calendar year that is held out for its crop is left out whatever season it claims: its weather
-    may be that of a test season.
+    may be that of a test season. In a calendar year of ``validation`` it validates, as that year's other fields do.
     """
     parts = []
     for file in field_files(root):
         if file.crop in crops and file.season < first_unseen(params, FIELD_SITE):
             rows = field_rows(file).with_columns(year=pl.col("sowing_date").dt.year())
             known = rows.filter(~pl.col("year").is_in(sorted(year for crop, year in held_out if crop == file.crop)))
-            parts.append(known.select(*LABEL_KEYS, target=HARVEST, split=pl.lit("train"), year="year"))
+            validates = pl.col("year").is_in(sorted(year for crop, year in validation if crop == file.crop))
+            split = pl.when(validates).then(pl.lit("validation")).otherwise(pl.lit("train"))
+            parts.append(known.select(*LABEL_KEYS, target=HARVEST, split=split, year="year"))
     return parts
 
 

@@ -100,16 +100,17 @@ def write_windows(
 
 
 def repeated(from_field: NDArray[np.bool_], split: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Which windows to list, those of field data again at the end.
+    """Which windows to list, those that are learned from field data again at the end.
 
     Args:
         from_field: shape (n,), whether a window is of field data.
         split: shape (n,).
     """
-    ours, theirs = int((~from_field & (split == 0)).sum()), int(from_field.sum())
+    learned = from_field & (split == 0)
+    ours, theirs = int((~from_field & (split == 0)).sum()), int(learned.sum())
     wanted = FIELD_SHARE / (1 - FIELD_SHARE) * ours
     times = min(max(1, round(wanted / theirs)), MOST_REPEATS) if theirs else 1
-    return np.concatenate([np.arange(split.size), np.tile(np.flatnonzero(from_field), times - 1)]).astype(np.int64)
+    return np.concatenate([np.arange(split.size), np.tile(np.flatnonzero(learned), times - 1)]).astype(np.int64)
 
 
 def _meta(model: str, params: Params, trends: dict[str, Any]) -> dict[str, object]:

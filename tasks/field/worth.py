@@ -108,7 +108,8 @@ def shown(start: Start, fields: Sequence[tuple[Records, float]], seasons: Mappin
     target, days = start.windows.target, start.windows.window_days
     parts, truths, number, day, t_ha = [], [], [], [], []
     for i, (records, harvest_t_ha) in enumerate(fields):
-        growth = start.trends[records.crop].factor(seasons[records.crop])
+        trend = start.trends.get(records.crop)
+        growth = trend.factor(seasons[records.crop]) if trend else 1.0
         features = derive(clean(as_sent(records))[0])
         padded = np.vstack([np.zeros((days - 1, features.shape[1]), np.float32), features])
         ends = np.arange(0, len(features), EVERY_DAYS)

@@ -57,14 +57,15 @@ def judge_candidate(root: Path, fleet: FleetFolder, bundle: Path, params: Params
     candidate, known = open_bundle(bundle), released(fleet.root)
     if candidate.sha256 in known:
         return Verdict(True, (), {})
+    highest = max((each["counter"] for each in known.values()), default=-1)
     with tempfile.TemporaryDirectory() as aside:
         before = champion(fleet, Path(aside))
         verdict = judge(candidate, before, root / WINDOWS, params.gate.max_worse_frac)
-        earned, behind = _farmed(root, bundle, before.path if before else None, params)
-    highest = max((each["counter"] for each in known.values()), default=-1)
-    reasons = [*verdict.reasons, *behind]
-    if not reasons and candidate.manifest.release.counter <= highest:
-        reasons.append(f"release {highest} is published already: raise release.minor in params.yaml")
+        reasons = list(verdict.reasons)
+        if not reasons and candidate.manifest.release.counter <= highest:
+            reasons.append(f"release {highest} is published already: raise release.minor in params.yaml")
+        if not reasons:
+            earned, reasons = _farmed(root, bundle, before.path if before else None, params)
     if reasons:
         raise GateRefusedError("The gate refuses the candidate:\n" + "\n".join(f"  {each}" for each in reasons))
     return replace(verdict, earned_usd_ha=earned)

@@ -18,9 +18,10 @@ from headland_edge.messages import Message, encode
 from headland_edge.records import Records, read_csv
 from headland_edge.selection import FieldSeason, Judged, Terms, choose, cost
 
-from tasks.crops.interface import Crop, FloatArray
-from tasks.features.derive import records_of
-from tasks.field.worth import Arm, arm_of, learned, metric, shown, start_of
+from tasks.crops.interface import FloatArray
+from tasks.evaluation.arena import POLICY_NAMES
+from tasks.features.derive import records_and_harvests
+from tasks.field.worth import MODEL, Arm, arm_of, learned, metric, shown, start_of
 from tasks.fleet.live import LiveDevice
 from tasks.fleet.season_play import fleet_fields, home_site, season_params
 from tasks.params import Params
@@ -29,7 +30,7 @@ from tasks.sources.daily import SiteWeather
 
 SEEDS = 12
 """Of the order of learning and, for the random choice, of the draw."""
-CROPS: tuple[Crop, ...] = ("maize", "wheat")
+CROPS = tuple(POLICY_NAMES)
 _HARVEST = ".harvest.json"
 
 
@@ -40,7 +41,9 @@ def season_worth(
     devices: Sequence[LiveDevice],
     sent: Sequence[Message],
 ) -> dict[str, Any] | None:
-    """Learn from each choice of the season that is over and judge on the next; None if no weather is known of that.
+    """Learn from each choice of the season that is over and judge on the next.
+
+    None if there is no weather of that, or no model of the yield of every crop.
 
     Args:
         project: its models and windows are those of the season that is over.
@@ -50,11 +53,13 @@ def season_worth(
         sent: record messages in the cloud; those of other seasons are left out.
 
     Returns:
-        ``loss_t_ha`` (pinball loss, mean over seeds) and ``bytes`` by choice; ``sent_less_everything_frac`` and
-        ``sent_less_random_frac``, each with ``_se`` over seeds; ``seeds``.
+        ``loss_t_ha`` (pinball loss, mean over seeds) and ``bytes`` by choice; ``sent_less_random_frac``, a share of
+        the loss with everything, with ``_se`` over seeds; ``seeds``.
     """
     farms = {device.device_id: farm_of(device) for device in devices}
-    after = _next_season(params, sites, farms)
+    crops = {over.records.crop for farm in farms.values() for over in farm}
+    known = MODEL in params.models and crops <= set(params.model[MODEL].crops)
+    after = _next_season(params, sites, farms) if known else None
     if after is None:
         return None
     number = {key: at for at, key in enumerate((owner, over.field) for owner, farm in farms.items() for over in farm)}
@@ -86,7 +91,6 @@ def season_worth(
             "sent": _size(came),
             "random": round(sum(_size(draw) for draw in draws) / len(draws)),
         },
-        **_difference("sent_less_everything_frac", losses["sent"] - losses["everything"], whole),
         **_difference("sent_less_random_frac", losses["sent"] - losses["random"], whole),
         "seeds": SEEDS,
     }
@@ -134,9 +138,7 @@ def _next_season(
         if season not in sites[site].seasons(ranges.sowing_day[1] + ranges.season_days):
             return None
         fields = fleet_fields(coming, crop, season, count)
-        rows = simulate(fields, {site: sites[site].season_weather(season)}, coming)
-        ordered = rows.sort("field_id", "days_after_sowing").group_by("field_id", maintain_order=True)
-        grown += [(records_of(field), float(field["truth_yield_t_ha"][0])) for _, field in ordered]
+        grown += records_and_harvests(simulate(fields, {site: sites[site].season_weather(season)}, coming))
     return grown
 
 

@@ -17,8 +17,9 @@ import polars as pl
 from headland_edge.bundle import open_bundle
 from joblib import Parallel, delayed
 
+from tasks.advantage.worlds import seasons_of
 from tasks.crops.interface import Crop
-from tasks.evaluation.arena import DEVICE, STRONG, Arena, play
+from tasks.evaluation.arena import DEVICE, POLICY_NAMES, STRONG, Arena, play
 from tasks.evaluation.closed_loop import groups_of
 from tasks.params import Params
 from tasks.sources.daily import SiteWeather
@@ -47,9 +48,8 @@ def earned_usd_ha(
         MoneyError: a crop has no validation season, or not one ripe field.
     """
     found: dict[str, dict[str, float]] = {}
-    for crop in open_bundle(candidate).manifest.policy:
-        grown: Crop = "wheat" if crop == "wheat" else "maize"
-        played = pl.concat([*_played(grown, candidate, champion, params, sites)])
+    for crop in (each for each in POLICY_NAMES if each in open_bundle(candidate).manifest.policy):
+        played = pl.concat([*_played(crop, candidate, champion, params, sites)])
         unripe = played.filter("cut_off")["field_id"].unique()
         ripe = played.filter(~pl.col("field_id").is_in(unripe.implode()))
         if ripe.is_empty():
@@ -78,13 +78,11 @@ def _played(
     crop: Crop, candidate: Path, champion: Path | None, params: Params, sites: Mapping[str, SiteWeather]
 ) -> Iterator[pl.DataFrame]:
     """One row a field and decider; see ``tasks.evaluation.arena.play``."""
-    ranges, jobs = params.fields.of(crop), []
+    jobs = []
     deciders = [(DEVICE, candidate, DEVICE), (RULE, candidate, STRONG[crop])]
     if champion is not None and crop in open_bundle(champion).manifest.policy:
         deciders.append((CHAMPION, champion, DEVICE))
-    for name in (name for name, site in params.sites.items() if crop in site.crops):
-        known = sites[name].seasons(ranges.sowing_day[1] + ranges.season_days)
-        seasons = list(params.split(name, known).validation)
+    for name, (_, seasons) in seasons_of(crop, params, sites).items():
         weather = {f"{name}/{season}": sites[name].season_weather(season) for season in seasons}
         for fields in groups_of(crop, name, seasons, params.gate.fields_per_season, params):
             for said, bundle, policy in deciders:

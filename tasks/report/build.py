@@ -119,9 +119,13 @@ def diary(inputs: Inputs) -> Section:
         "The same field, the same weather, the same sensor errors; only who decides differs. Dots are what the "
         "sensor said each morning "
         "(gaps are outages), the line is what was true and nobody on the field could know. Rain is as the field’s "
-        "gauge read it. Where the device gives water before its threshold or waits past it, its advantage net found "
-        "that worth more."
+        "gauge read it."
     )
+    if any(policy.advantage is not None for policy in inputs.bundle.manifest.policy.values()):
+        text += (
+            " Where the device gives water before its threshold or waits past it, its estimate, which is not drawn, or "
+            "its advantage net had it so."
+        )
     return Section("diary", "One field’s season", [text], figures=groups, tables=[tables.rules(inputs)])
 
 

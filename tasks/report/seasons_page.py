@@ -244,7 +244,7 @@ def _worth_table(measured: _Worth) -> Table:
             )
         )
     header = ("season", "no record, t/ha", "every record, t/ha", "sent, t/ha", "random, t/ha")
-    more = ("sent less random, %", "sent, kB", "random, kB")
+    more = ("sent less random, % (± over draws)", "sent, kB", "random, kB")
     return Table("Pinball loss on the next season’s fields", (*header, *more), tuple(rows), _TAUGHT)
 
 

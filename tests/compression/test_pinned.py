@@ -31,6 +31,7 @@ from tasks.training.store import save_net
 from tasks.training.train import train
 from tasks.training.trainer import ONE_PROCESS
 from tests.compression.settled import settled
+from tests.edge.small_bundle import conv_net
 from tests.training.project import make_project
 
 SHAPE = Architecture(channels=6, window_days=20, widths=(16, 24), head=16, kernel=3)
@@ -305,6 +306,10 @@ def test_a_base_of_another_structure_is_refused(released: bytes, tmp_path: Path)
     narrow = job_of(tmp_path / "narrow", model={"widths": [16, 16]})
     with pytest.raises(BaseError, match=r"release 7 has widths \[16, 24\], kernel 3, params.yaml widths \[16, 16\]"):
         learn_on(narrow, Base(7, "ab" * 32, released))
+    with pytest.raises(BaseError, match="irrigation of release 7 has a layer of type Abs"):
+        learn_on(narrow, Base(7, "ab" * 32, conv_net()))
+    with pytest.raises(BaseError, match="from_base: false"):
+        learn_on(narrow, Base(7, "ab" * 32, b"no onnx"))
 
 
 @pytest.mark.slow
@@ -320,5 +325,5 @@ def test_a_base_with_layers_on_floats_gives_way_to_a_release_made_anew(season: P
     put_base(root, (compressed(mixed) / "shipped.onnx").read_bytes())
     compress("irrigation", load(root / "params.yaml"), root)
     choice = json.loads((compressed(root) / "choice.json").read_text())
-    assert "irrigation of release 2009000 is not on integers throughout" in choice["not_based"]
+    assert "irrigation of release 2009000 has a layer on floats" in choice["not_based"]
     assert choice["shipped"] == "int8"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,16 @@ def test_an_unchanged_repository_costs_two_small_requests(updates: Path, server:
     asked = {path.rpartition("/")[2] for path, _ in server.asked}
     assert asked == {"2.root.json", "timestamp.json"}
     assert server.sent < 2000
+
+
+def test_what_was_believed_is_on_the_disk(updates: Path, fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.add(os.fstat(descriptor).st_ino))
+    Trust(updates, FolderSource(fleet / "repository"), NOW).refresh("releases")
+    kept = [path for path in (updates / "releases" / "metadata").rglob("*") if path.is_file()]
+    assert {path.name for path in kept} >= {"root.json", "timestamp.json", "snapshot.json", "targets.json"}
+    assert {path.stat().st_ino for path in kept} <= flushed
+    assert (updates / "releases" / "metadata").stat().st_ino in flushed
 
 
 def test_without_a_pin_nothing_is_believed(fleet: Path, tmp_path: Path) -> None:

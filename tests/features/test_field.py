@@ -82,6 +82,15 @@ def test_no_field_season_at_or_after_as_of_is_learned_from(tmp_path, seasons, pa
         refuse_future(pl.concat([labels, late]), params)
 
 
+def test_a_field_validates_in_a_year_that_validates(tmp_path, seasons, params):
+    found = params.split("champion", range(2003, 2012))
+    put(tmp_path, sent(found.validation[0]))
+    put(tmp_path, sent(found.train[-1]))
+    ours = label_rows("yield", params, seasons, tmp_path).filter(pl.col("site") == "field")
+    by_season = dict(ours.group_by("season").agg(pl.col("split").first()).iter_rows())
+    assert by_season == {found.validation[0]: "validation", found.train[-1]: "train"}
+
+
 def test_weather_of_a_held_out_year_is_not_learned_from_whatever_season_it_claims(tmp_path, seasons, params):
     put(tmp_path, sent(2008, sowing_date=date(2010, 4, 28)))
     assert "field" not in set(label_rows("yield", params, seasons, tmp_path)["site"])
@@ -156,4 +165,6 @@ def test_a_few_windows_count_for_something_and_many_for_themselves():
         found = int(from_field[repeated(from_field, split)].sum())
         assert least <= found <= most
     assert 400 < FIELD_SHARE / (1 - FIELD_SHARE) * 9800 < 600
+    validating = np.array([0, 0, 1, 1], np.uint8)
+    assert set(repeated(np.array([False, True, False, True]), validating)[4:].tolist()) <= {1}
     assert repeated(np.zeros(5, bool), split[:5]).tolist() == [0, 1, 2, 3, 4]

@@ -47,6 +47,26 @@ def test_every_season_is_on_the_page_with_its_figures(tmp_path: Path) -> None:
     assert write_page(tmp_path / "again", [first, second]).read_text() == page
 
 
+def test_what_records_are_worth_stands_beside_everything_and_random(tmp_path: Path) -> None:
+    first, second, last = season(2009), season(2010), season(2011)
+    for each, sent, random in ((first, 0.27, 0.285), (second, 0.33, 0.327)):
+        each["sync"]["worth"] = {
+            "loss_t_ha": {"nothing": 0.4, "everything": 0.3, "sent": sent, "random": random},
+            "bytes": {"everything": 50_000, "sent": 4_500, "random": 4_700},
+            "sent_less_random_frac": (sent - random) / 0.3,
+            "sent_less_random_frac_se": 0.004,
+            "seeds": 12,
+        }
+    last["sync"]["worth"] = None  # no weather of a season after it
+    page = write_page(tmp_path, [first, second, last]).read_text()
+    cells = [re.sub("<[^>]+>", "|", row) for row in re.findall(r"<tr.*?</tr>", page, re.DOTALL)]
+    rows = ["|".join(each for each in row.split("|") if each.strip()) for row in cells]
+    assert "2009|0.4000|0.3000|0.2700|0.2850|-5.00 ± 0.40|4.5|4.7" in rows
+    assert "2010|0.4000|0.3000|0.3300|0.3270|+1.00 ± 0.40|4.5|4.7" in rows
+    assert "the next season’s loss is +0.00 ± 10.00 % against that with every record" in page
+    assert "the next season’s loss is -2.00 ± 3.00 % against that with a random draw of as many bytes" in page
+
+
 def test_one_season_alone_has_no_error(tmp_path: Path) -> None:
     page = write_page(tmp_path, [season(2009)]).read_text()
     assert "+2.0 USD/ha" in page

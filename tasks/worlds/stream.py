@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from joblib import Parallel, delayed
 
+from tasks.advantage import worlds
 from tasks.advantage.worlds import World, seasons_of, synthetic_years, world_of, years_of
 from tasks.crops.interface import Crop, DailyWeather
 from tasks.durable import replacing
 from tasks.params import Params
 from tasks.progress import track
 from tasks.seasons.generate import code_hash, simulate
+from tasks.seasons.schema import DAILY
 from tasks.sources.daily import read_sites
 
 PART = 1000
@@ -42,7 +46,7 @@ def stream(params: Params, weather: Path, folder: Path, crop: Crop, field_season
     Args:
         params: what fields, sensors and seasons are.
         weather: folder of the weather stage.
-        folder: made if need be; parts there that are of other params or other code are made anew.
+        folder: made if need be; parts there that are of other params, weather or code are removed.
         crop: of all fields.
         field_seasons: rounded up to whole parts.
         spliced: years spliced from blocks of training years, others in each part; False: the training years.
@@ -55,13 +59,13 @@ def stream(params: Params, weather: Path, folder: Path, crop: Crop, field_season
     years = years_of(sites, seasons)
     if not years:
         raise StreamError(f"no site of params.yaml grows {crop} in a season before as_of {params.as_of}")
-    code = hashlib.sha256(f"{code_hash()}{spliced}{params.model_dump_json()}".encode()).hexdigest()[:16]
-    missing = [
-        (number, file)
-        for number in range(-(-field_seasons // PART))
-        if _key_of(file := folder / crop / f"part-{number:05d}.parquet") != _key(code, number)
-    ]
-    jobs = (delayed(_part)(params, crop, years, number, file, spliced, code) for number, file in missing)
+    made_of = _made_of(params, crop, years, spliced)
+    files = [folder / crop / f"part-{number:05d}.parquet" for number in range(-(-field_seasons // PART))]
+    for number, file in _parts_in(folder / crop):
+        if _key_of(file) != _key(made_of, number):
+            file.unlink()  # of other params, other weather or other code: two populations are never mixed
+    missing = [(number, file) for number, file in enumerate(files) if not file.exists()]
+    jobs = (delayed(_part)(params, crop, years, number, file, spliced, made_of) for number, file in missing)
     done: Iterator[int] = Parallel(n_jobs=os.cpu_count(), return_as="generator_unordered")(jobs)
     return sum(track(done, total=len(missing), label=f"parts of {PART} seasons of {crop}"))
 
@@ -69,25 +73,45 @@ def stream(params: Params, weather: Path, folder: Path, crop: Crop, field_season
 def part_world(params: Params, crop: Crop, years: dict[str, DailyWeather], number: int, spliced: bool) -> World:
     """The fields of part ``number``."""
     count = PART // PER_YEAR
-    if spliced:
-        sites = len({key.partition("/")[0] for key in years})
-        seed = int.from_bytes(hashlib.sha256(f"{params.seed}/part/{number}".encode()).digest()[:4])
-        years = synthetic_years(years, -(-count // sites), params.advantage[crop].block_days, seed)
-    return world_of(crop, years, PER_YEAR, params, f"part-{number}", count)
+    if not spliced:
+        return world_of(crop, years, PER_YEAR, params, f"part-{number}", count)
+    sites = len({key.partition("/")[0] for key in years})
+    seed = int.from_bytes(hashlib.sha256(f"{params.seed}/part/{number}".encode()).digest()[:4])
+    made = synthetic_years(years, -(-count // sites), params.advantage[crop].block_days, seed)
+    named = {f"{key}-{number:05d}": replace(year, site=f"{key}-{number:05d}") for key, year in made.items()}
+    return world_of(crop, dict(list(named.items())[:count]), PER_YEAR, params, f"part-{number}")
 
 
 def _part(
-    params: Params, crop: Crop, years: dict[str, DailyWeather], number: int, file: Path, spliced: bool, code: str
+    params: Params, crop: Crop, years: dict[str, DailyWeather], number: int, file: Path, spliced: bool, made_of: str
 ) -> int:
     world = part_world(params, crop, years, number, spliced)
-    table = simulate(world.fields, dict(world.weather), params).to_arrow()
+    table = DAILY.validate(simulate(world.fields, dict(world.weather), params)).to_arrow()
     with replacing(file) as aside:
-        pq.write_table(table.replace_schema_metadata({_KEY: _key(code, number)}), aside, compression="zstd")
+        pq.write_table(table.replace_schema_metadata({_KEY: _key(made_of, number)}), aside, compression="zstd")
     return 1
 
 
-def _key(code: str, number: int) -> bytes:
-    return f"{code}/{number}".encode()
+def _made_of(params: Params, crop: Crop, years: dict[str, DailyWeather], spliced: bool) -> str:
+    """Hash of all that rows depend on: weather, fields, sensors, seed, and the code that makes them."""
+    settings = (params.seed, params.fields.of(crop), params.sensors, params.advantage[crop].block_days, spliced)
+    digest = hashlib.sha256(f"{crop}{settings}{code_hash()}".encode())
+    for code in (Path(worlds.__file__), Path(__file__)):
+        digest.update(code.read_bytes())
+    for key, year in sorted(years.items()):
+        digest.update(f"{key}{year.latitude_deg}{year.longitude_deg}{year.elevation_m}".encode())
+        for name in worlds.DAILY:
+            digest.update(getattr(year, name).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _parts_in(folder: Path) -> list[tuple[int, Path]]:
+    named = [(re.fullmatch(r"part-(\d+)\.parquet", file.name), file) for file in sorted(folder.glob("part-*.parquet"))]
+    return [(int(found[1]), file) for found, file in named if found]
+
+
+def _key(made_of: str, number: int) -> bytes:
+    return f"{made_of}/{number}".encode()
 
 
 def _key_of(file: Path) -> bytes | None:

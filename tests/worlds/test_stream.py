@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from tasks.advantage.stream import PART, StreamError, part_world, stream
 from tasks.advantage.worlds import seasons_of, years_of
 from tasks.crops.interface import DailyWeather
 from tasks.params import Params
 from tasks.sources.daily import read_sites
 from tasks.sources.weather import run
+from tasks.worlds.stream import PART, PER_YEAR, StreamError, _made_of, part_world, stream
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +35,11 @@ def test_parts_differ_and_a_part_is_always_the_same(params: Params, years: dict[
     assert first.fields == again.fields
     assert len(first) == PART
     assert len({field.field_id for field in (*first.fields, *second.fields)}) == 2 * PART
-    key = first.fields[0].site
-    assert np.array_equal(first.weather[key].rain_mm, again.weather[key].rain_mm)
-    assert not np.array_equal(first.weather[key].rain_mm, second.weather[key].rain_mm)
+    assert len({field.site for field in first.fields}) == len(first.weather) == PART // PER_YEAR
+    for key, year in first.weather.items():
+        assert np.array_equal(year.rain_mm, again.weather[key].rain_mm)
+        assert all(not np.array_equal(year.rain_mm, other.rain_mm) for other in second.weather.values())
+    assert not first.weather.keys() & second.weather.keys()
 
 
 def test_no_day_is_of_a_season_that_is_tested(params: Params, weather: Path, years: dict[str, DailyWeather]) -> None:
@@ -65,9 +68,22 @@ def test_what_is_missing_or_damaged_is_made_and_nothing_else(params: Params, wea
     before = second.stat().st_mtime_ns
     assert stream(params, weather, tmp_path, "wheat", PART + 1, True) == 1
     assert (first.read_bytes(), second.stat().st_mtime_ns) == (whole, before)
+    assert stream(params, weather, tmp_path, "wheat", 1, True) == 0
+    assert second.exists()  # as good as it was, though fewer are asked for now
+    rollout = params.rollout.model_copy(update={"soak_h": 1.0})
+    assert stream(params.model_copy(update={"rollout": rollout}), weather, tmp_path, "wheat", 1, True) == 0
     other = params.model_copy(update={"seed": params.seed + 1})
     assert stream(other, weather, tmp_path, "wheat", 1, True) == 1
     assert first.read_bytes() != whole
+    assert not second.exists()
+
+
+def test_other_weather_makes_other_parts(params: Params, years: dict[str, DailyWeather]) -> None:
+    key, year = next(iter(years.items()))
+    rain_mm = year.rain_mm.copy()
+    rain_mm[100] += 0.1
+    changed = {**years, key: replace(year, rain_mm=rain_mm)}
+    assert _made_of(params, "maize", years, True) != _made_of(params, "maize", changed, True)
 
 
 def test_a_crop_nobody_grows_is_refused(params: Params, weather: Path, tmp_path: Path) -> None:

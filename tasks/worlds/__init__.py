@@ -1,0 +1,1 @@
+"""Field seasons by the million, for whoever wants to learn from them."""
