@@ -4,8 +4,8 @@
 starting water, years of the reference sites and ways to irrigate or fertilise are farmed in closed loop, a decision
 each morning; some of them on the packages, untouched, in the same run. Speed is in seasons per CPU-second of one
 process, start of the batch included; what is done once per machine (compiling) or process (loading) is not.
-Differences are the largest on any value of any morning and of the harvest. Packages, and what is compared with them, run
-in a process of their own, where NumPy does without its vector instructions (``tasks.crops.reference.plain_numpy``).
+Differences are the largest on any value of any morning and of the harvest. Packages, and what is compared with them,
+run in a process of their own, where NumPy does without its vector instructions (``tasks.crops.reference.plain_numpy``).
 """
 
 from __future__ import annotations
