@@ -41,7 +41,7 @@ def _running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[byte
         cwd=folder,
         env=python_environment(),
         stdout=subprocess.DEVNULL,
-        preexec_fn=_hang_up_matters,
+        preexec_fn=_signals_matter,
     ) as process:
         try:
             yield process
@@ -52,9 +52,10 @@ def _running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[byte
                 end_family(left.family, 0.0)
 
 
-def _hang_up_matters() -> None:
-    """Tests that run under nohup hand an ignored SIGHUP down to what they start."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _signals_matter() -> None:
+    """Tests that run under nohup, or behind a shell's ``&``, hand ignored signals down to what they start."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
