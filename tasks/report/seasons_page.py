@@ -215,7 +215,7 @@ def _worth_figure(measured: _Worth) -> Figure:
             losses = [100 * _less(worth, choice, "everything") for _, worth in measured]
             ax.plot(years, losses, color=colour, marker=marker, label=name)
         ax.set_xlabel("season")
-        ax.set_ylabel("loss against every record, %")
+        ax.set_ylabel("difference in loss, %")
         _years(ax)
         legend_below(figure, ax)
     return Figure(
