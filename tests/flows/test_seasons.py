@@ -58,4 +58,4 @@ def test_two_seasons_close_the_loop(tmp_path: Path) -> None:
     assert "retrain" not in said
     page = Path(next(line.split("page: ")[1] for line in said.splitlines() if "page: " in line))
     assert page.stat().st_size < 3_000_000
-    assert "random, as many bytes" in page.read_text()
+    assert "against that with a random draw of as many bytes" in page.read_text()
