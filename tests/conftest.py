@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from tasks.crops.interface import DailyWeather
 from tasks.params import Params, load
+from tasks.sources.daily import SiteWeather, read_sites
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,6 +78,22 @@ def made_up_weather(site: str, year: int, days: int = 365, seed: int = 0) -> Dai
         longitude_deg=5.0,
         elevation_m=100.0,
     )
+
+
+@pytest.fixture(scope="session")
+def weather_folder(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Path:
+    """What the weather stage makes; nobody writes into it."""
+    from tasks.sources.weather import run
+
+    folder = tmp_path_factory.mktemp("weather")
+    run(params, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sites(weather_folder: Path, params: Params) -> dict[str, SiteWeather]:
+    """Every site's observed weather."""
+    return read_sites(params, weather_folder)
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ from tasks.advantage.net import FloatNet, ShippedNet, fit, int8
 from tasks.advantage.rollouts import gains_usd_ha
 from tasks.advantage.worlds import Futures, World, seasons_of, synthetic_years, world_of, years_of
 from tasks.crops.fields import field_rng
-from tasks.crops.interface import Crop, CropBatch, DailyWeather, FloatArray
+from tasks.crops.interface import CROPS, Crop, CropBatch, DailyWeather, FloatArray
 from tasks.durable import replacing_dir, write_bytes, write_json
 from tasks.packaging.npy import npy
 from tasks.params import Params
@@ -48,7 +48,6 @@ PARAMS = (
 )
 FOLDER = Path("data/advantage")
 METRICS = Path("metrics/advantage")
-CROPS: tuple[Crop, ...] = ("maize", "wheat")
 GOLDEN = 16
 _NEAR_FRAC = 0.25
 """Mornings within this depletion of the threshold are the ones where doses are in doubt."""

@@ -24,7 +24,6 @@ from tasks.crops.interface import DailyWeather, Field, FloatArray
 
 Irrigate = Callable[[int, float, float], float]
 """From day, depletion as a share of available water, and available water in mm, to a depth in mm."""
-DISABLED = "NPY_DISABLE_CPU_FEATURES"
 _EXTINCTION = 0.65
 _PCSE_WEATHER = ("radiation_mj_m2", "tmin_c", "tmax_c", "vapour_pressure_kpa", "wind_m_s", "rain_mm")
 _UNLIMITED_MM = 1e9
@@ -58,7 +57,7 @@ def plain_numpy() -> dict[str, str]:
     """
     core = import_module("numpy._core._multiarray_umath")
     found = [name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name)]
-    return {**os.environ, DISABLED: " ".join(found)}
+    return {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(found)}
 
 
 def maize_season(field: Field, weather: DailyWeather, irrigate: Irrigate) -> MaizeReference:

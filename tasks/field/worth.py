@@ -169,7 +169,7 @@ def learned(start: Start, season: Shown, arm: Arm, seed: int) -> nn.Sequential:
         inputs = torch.cat([start.old[old], season.activations[new]])
         loss = pinball(head(inputs), torch.cat([start.old_targets[old], season.targets[new]]))
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        torch.autograd.backward(loss)
         optimizer.step()
         cycle.step()
     return head

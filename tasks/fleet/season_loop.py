@@ -27,7 +27,7 @@ from headland_edge.messages import encode
 from headland_edge.trust import bundle_name, patch_name
 
 from tasks.crops.farm import farm
-from tasks.crops.interface import Crop
+from tasks.crops.interface import CROPS, Crop
 from tasks.durable import write_json
 from tasks.fleet.folder import FleetFolder
 from tasks.fleet.ingest import ingest_folder
@@ -42,7 +42,6 @@ from tasks.policies.growers import Nothing
 from tasks.sources.daily import read_sites
 
 Say = Callable[[str], None]
-CROPS: tuple[Crop, ...] = ("maize", "wheat")
 GATE_REFUSED, HALTED = 4, 6
 _COMMISSIONING_MORNINGS = 30
 SILENCE_S = 300.0

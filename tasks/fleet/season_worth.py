@@ -18,8 +18,7 @@ from headland_edge.messages import Message, encode
 from headland_edge.records import Records, read_csv
 from headland_edge.selection import FieldSeason, Judged, Terms, choose, cost
 
-from tasks.crops.interface import FloatArray
-from tasks.evaluation.arena import POLICY_NAMES
+from tasks.crops.interface import CROPS, FloatArray
 from tasks.features.derive import records_and_harvests
 from tasks.field.worth import MODEL, Arm, arm_of, learned, metric, shown, start_of
 from tasks.fleet.live import LiveDevice
@@ -30,7 +29,6 @@ from tasks.sources.daily import SiteWeather
 
 SEEDS = 12
 """Of the order of learning and, for the random choice, of the draw."""
-CROPS = tuple(POLICY_NAMES)
 _HARVEST = ".harvest.json"
 
 

@@ -23,7 +23,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from tasks import params as params_module
 from tasks.crops.farm import Policy, farm
 from tasks.crops.fields import draw_fields, field_rng
-from tasks.crops.interface import Crop, DailyWeather, Field, FloatArray
+from tasks.crops.interface import CROPS, Crop, DailyWeather, Field, FloatArray
 from tasks.durable import write_json
 from tasks.params import Params, Sensors
 from tasks.policies.growers import Splits, Threshold
@@ -283,7 +283,6 @@ def tune(params: Params, sites: dict[str, SiteWeather]) -> dict[str, object]:
     return {"rules": rules, "training_usd_ha": training_usd_ha}
 
 
-CROPS: tuple[Crop, ...] = ("maize", "wheat")
 KINDS = ("fixed_rule", "sensor_rule", "rule")
 
 

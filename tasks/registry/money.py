@@ -18,8 +18,8 @@ from headland_edge.bundle import open_bundle
 from joblib import Parallel, delayed
 
 from tasks.advantage.worlds import seasons_of
-from tasks.crops.interface import Crop
-from tasks.evaluation.arena import DEVICE, POLICY_NAMES, STRONG, Arena, play
+from tasks.crops.interface import CROPS, Crop
+from tasks.evaluation.arena import DEVICE, STRONG, Arena, play
 from tasks.evaluation.closed_loop import groups_of
 from tasks.params import Params
 from tasks.sources.daily import SiteWeather
@@ -48,7 +48,7 @@ def earned_usd_ha(
         MoneyError: a crop has no validation season, or not one ripe field.
     """
     found: dict[str, dict[str, float]] = {}
-    for crop in (each for each in POLICY_NAMES if each in open_bundle(candidate).manifest.policy):
+    for crop in (each for each in CROPS if each in open_bundle(candidate).manifest.policy):
         played = pl.concat([*_played(crop, candidate, champion, params, sites)])
         unripe = played.filter("cut_off")["field_id"].unique()
         ripe = played.filter(~pl.col("field_id").is_in(unripe.implode()))

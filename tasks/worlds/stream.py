@@ -52,20 +52,20 @@ def stream(params: Params, weather: Path, folder: Path, crop: Crop, field_season
         spliced: years spliced from blocks of training years, others in each part; False: the training years.
 
     Raises:
-        StreamError: no site has a training season of ``crop``.
+        StreamError: no site has a training season of ``crop``, or a table of somebody else's lies in the folder.
     """
     sites = read_sites(params, weather)
     seasons = {name: split[0] for name, split in seasons_of(crop, params, sites).items()}
     years = years_of(sites, seasons)
     if not years:
         raise StreamError(f"no site of params.yaml grows {crop} in a season before as_of {params.as_of}")
-    made_of = _made_of(params, crop, years, spliced)
+    made = made_of(params, crop, years, spliced)
     files = [folder / crop / f"part-{number:05d}.parquet" for number in range(-(-field_seasons // PART))]
     for number, file in _parts_in(folder / crop):
-        if _key_of(file) != _key(made_of, number):
-            file.unlink()  # of other params, other weather or other code: two populations are never mixed
+        if _key_of(file) != _key(made, number):
+            file.unlink()  # cut short, or of other params, weather or code: two populations are never mixed
     missing = [(number, file) for number, file in enumerate(files) if not file.exists()]
-    jobs = (delayed(_part)(params, crop, years, number, file, spliced, made_of) for number, file in missing)
+    jobs = (delayed(_part)(params, crop, years, number, file, spliced, made) for number, file in missing)
     done: Iterator[int] = Parallel(n_jobs=os.cpu_count(), return_as="generator_unordered")(jobs)
     return sum(track(done, total=len(missing), label=f"parts of {PART} seasons of {crop}"))
 
@@ -83,16 +83,16 @@ def part_world(params: Params, crop: Crop, years: dict[str, DailyWeather], numbe
 
 
 def _part(
-    params: Params, crop: Crop, years: dict[str, DailyWeather], number: int, file: Path, spliced: bool, made_of: str
+    params: Params, crop: Crop, years: dict[str, DailyWeather], number: int, file: Path, spliced: bool, made: str
 ) -> int:
     world = part_world(params, crop, years, number, spliced)
     table = DAILY.validate(simulate(world.fields, dict(world.weather), params)).to_arrow()
     with replacing(file) as aside:
-        pq.write_table(table.replace_schema_metadata({_KEY: _key(made_of, number)}), aside, compression="zstd")
+        pq.write_table(table.replace_schema_metadata({_KEY: _key(made, number)}), aside, compression="zstd")
     return 1
 
 
-def _made_of(params: Params, crop: Crop, years: dict[str, DailyWeather], spliced: bool) -> str:
+def made_of(params: Params, crop: Crop, years: dict[str, DailyWeather], spliced: bool) -> str:
     """Hash of all that rows depend on: weather, fields, sensors, seed, and the code that makes them."""
     settings = (params.seed, params.fields.of(crop), params.sensors, params.advantage[crop].block_days, spliced)
     digest = hashlib.sha256(f"{crop}{settings}{code_hash()}".encode())
@@ -110,12 +110,16 @@ def _parts_in(folder: Path) -> list[tuple[int, Path]]:
     return [(int(found[1]), file) for found, file in named if found]
 
 
-def _key(made_of: str, number: int) -> bytes:
-    return f"{made_of}/{number}".encode()
+def _key(made: str, number: int) -> bytes:
+    return f"{made}/{number}".encode()
 
 
 def _key_of(file: Path) -> bytes | None:
+    """A part's key; None for a file that is cut short. Raises StreamError for a table of somebody else's."""
     try:
-        return (pq.read_schema(file).metadata or {}).get(_KEY)
+        key: bytes | None = (pq.read_schema(file).metadata or {}).get(_KEY)
     except (OSError, ValueError):
         return None
+    if key is None:
+        raise StreamError(f"{file}: was not made by headland worlds. Choose another folder, or move the file away")
+    return key

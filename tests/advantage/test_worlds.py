@@ -6,12 +6,10 @@ from dataclasses import replace
 from datetime import date
 
 import numpy as np
-import pytest
 
 from tasks.advantage.worlds import Futures, seasons_of, spliced, synthetic_years, world_of
 from tasks.params import Fold
 from tasks.policies.tune import training_fields
-from tasks.sources.daily import SiteWeather, read_sites
 from tests.conftest import made_up_weather
 
 YEARS = {f"x/{year}": replace(made_up_weather("x", year), site=f"x/{year}") for year in range(2001, 2006)}
@@ -61,15 +59,6 @@ def test_more_futures_than_years_are_all_years(params):
     futures = Futures("maize", YEARS, params)
     fields = world_of("maize", YEARS, 1, params, "a").fields[:1]
     assert futures.rows(fields, 99, np.random.default_rng(0)).shape == (1, 5)
-
-
-@pytest.fixture(scope="module")
-def sites(tmp_path_factory, params) -> dict[str, SiteWeather]:
-    from tasks.sources.weather import run
-
-    folder = tmp_path_factory.mktemp("weather")
-    run(params, folder)
-    return read_sites(params, folder)
 
 
 def test_seasons_that_are_tested_teach_nothing(params, sites):

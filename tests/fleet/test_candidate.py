@@ -11,7 +11,6 @@ from headland_edge.rules import FourStageRule
 from tasks.fleet.candidate import GateRefusedError, judge_candidate
 from tasks.fleet.folder import FleetFolder
 from tasks.params import Params
-from tasks.sources.weather import run
 from tests.edge.small_bundle import WINDOW_DAYS, conv_net, parts
 from tests.fleet.made import make_fleet
 from tests.training.water_balance import make_windows
@@ -21,10 +20,10 @@ NEVER_DRY = (-0.1, 0.0, 0.1)
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, weather_folder: Path) -> Path:
     root = tmp_path_factory.mktemp("project")
-    run(params, root / "data" / "weather")
     make_windows(root / "data" / "windows" / "irrigation", fields=10, mornings=40, window_days=WINDOW_DAYS)
+    (root / "data" / "weather").symlink_to(weather_folder)
     return root
 
 

@@ -20,21 +20,13 @@ from tasks.fleet.season_play import fleet_fields, season_params, weigh
 from tasks.fleet.season_worth import SEEDS, drawn, farm_of, season_worth
 from tasks.params import Params
 from tasks.policies.growers import Nothing
-from tasks.sources.daily import SiteWeather, read_sites
-from tasks.sources.weather import run
+from tasks.sources.daily import SiteWeather
 from tasks.training.nets import Architecture, build
 from tasks.training.store import save_net
 from tests.edge.small_bundle import make_home
 from tests.training.water_balance import make_windows
 
 FIELDS = 3
-
-
-@pytest.fixture(scope="module")
-def sites(tmp_path_factory: pytest.TempPathFactory, params: Params) -> dict[str, SiteWeather]:
-    folder = tmp_path_factory.mktemp("weather")
-    run(params, folder)
-    return read_sites(params, folder)
 
 
 @pytest.fixture(scope="module")

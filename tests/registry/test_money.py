@@ -10,19 +10,11 @@ from headland_edge.rules import FourStageRule
 
 from tasks.params import Params
 from tasks.registry.money import MoneyError, earned_usd_ha, reasons
-from tasks.sources.daily import SiteWeather, read_sites
-from tasks.sources.weather import run
+from tasks.sources.daily import SiteWeather
 from tests.edge.small_bundle import conv_net, parts
 
 RULE = FourStageRule((0.4, 0.5, 0.6, 0.9), (25, 54, 107, 140), 30.0, 5.0)
 NEVER_DRY, NEVER_FED = (-0.1, 0.0, 0.1), (1.9, 2.0, 2.1)
-
-
-@pytest.fixture(scope="module")
-def sites(tmp_path_factory: pytest.TempPathFactory, params: Params) -> dict[str, SiteWeather]:
-    folder = tmp_path_factory.mktemp("weather")
-    run(params, folder)
-    return read_sites(params, folder)
 
 
 @pytest.fixture(scope="module")

@@ -32,13 +32,18 @@ def season(as_of: int, **release: Any) -> dict[str, Any]:
     }
 
 
+def rows_of(page: str) -> list[str]:
+    """Cells of every table's rows, joined by strokes."""
+    cells = [re.sub("<[^>]+>", "|", row) for row in re.findall(r"<tr.*?</tr>", page, re.DOTALL)]
+    return ["|".join(each for each in row.split("|") if each.strip()) for row in cells]
+
+
 def test_every_season_is_on_the_page_with_its_figures(tmp_path: Path) -> None:
     first = season(2009, patch_bytes=None)
     second = season(2010)
     second["rollout"] = {"status": "refused by the gate", "running": [2009000] * 4}
     page = write_page(tmp_path, [first, second]).read_text()
-    cells = [re.sub("<[^>]+>", "|", row) for row in re.findall(r"<tr.*?</tr>", page, re.DOTALL)]
-    rows = ["|".join(each for each in row.split("|") if each.strip()) for row in cells]
+    rows = rows_of(page)
     assert "2009|maize (2009)|8|512|510|+2.0|201|0|1" in rows
     assert "2010|50|4|9.0%|9|60|0|400" in rows
     assert "2009|2009000|2009abcdef|completed|3 of 4|1|0|584|-|-" in rows
@@ -59,8 +64,7 @@ def test_what_records_are_worth_stands_beside_everything_and_random(tmp_path: Pa
         }
     last["sync"]["worth"] = None  # no weather of a season after it
     page = write_page(tmp_path, [first, second, last]).read_text()
-    cells = [re.sub("<[^>]+>", "|", row) for row in re.findall(r"<tr.*?</tr>", page, re.DOTALL)]
-    rows = ["|".join(each for each in row.split("|") if each.strip()) for row in cells]
+    rows = rows_of(page)
     assert "2009|0.4000|0.3000|0.2700|0.2850|-5.00 ± 0.40|4.5|4.7" in rows
     assert "2010|0.4000|0.3000|0.3300|0.3270|+1.00 ± 0.40|4.5|4.7" in rows
     assert "the next season’s loss is +0.00 ± 10.00 % against that with every record" in page

@@ -12,21 +12,12 @@ import pytest
 from tasks.advantage.worlds import seasons_of, years_of
 from tasks.crops.interface import DailyWeather
 from tasks.params import Params
-from tasks.sources.daily import read_sites
-from tasks.sources.weather import run
-from tasks.worlds.stream import PART, PER_YEAR, StreamError, _made_of, part_world, stream
+from tasks.sources.daily import SiteWeather
+from tasks.worlds.stream import PART, PER_YEAR, StreamError, made_of, part_world, stream
 
 
 @pytest.fixture(scope="module")
-def weather(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Path:
-    folder = tmp_path_factory.mktemp("weather")
-    run(params, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def years(params: Params, weather: Path) -> dict[str, DailyWeather]:
-    sites = read_sites(params, weather)
+def years(params: Params, sites: dict[str, SiteWeather]) -> dict[str, DailyWeather]:
     return years_of(sites, {name: split[0] for name, split in seasons_of("maize", params, sites).items()})
 
 
@@ -42,12 +33,14 @@ def test_parts_differ_and_a_part_is_always_the_same(params: Params, years: dict[
     assert not first.weather.keys() & second.weather.keys()
 
 
-def test_no_day_is_of_a_season_that_is_tested(params: Params, weather: Path, years: dict[str, DailyWeather]) -> None:
+def test_no_day_is_of_a_season_that_is_tested(
+    params: Params, sites: dict[str, SiteWeather], years: dict[str, DailyWeather]
+) -> None:
     known = {(day, each.rain_mm[day], each.tmax_c[day]) for each in years.values() for day in range(290)}
     world = part_world(params, "maize", years, 3, True)
     for each in world.weather.values():
         assert all((day, each.rain_mm[day], each.tmax_c[day]) in known for day in range(290))
-    tested = read_sites(params, weather)["champion"].season_weather(params.as_of)
+    tested = sites["champion"].season_weather(params.as_of)
     assert any((day, tested.rain_mm[day], tested.tmax_c[day]) not in known for day in range(290))
     assert {field.season for field in world.fields} <= {each.first_day.year for each in years.values()}
 
@@ -58,22 +51,24 @@ def test_fields_lie_on_every_soil_of_params_and_on_no_other(params: Params, year
 
 
 @pytest.mark.slow
-def test_what_is_missing_or_damaged_is_made_and_nothing_else(params: Params, weather: Path, tmp_path: Path) -> None:
-    assert stream(params, weather, tmp_path, "wheat", PART + 1, True) == 2
+def test_what_is_missing_or_damaged_is_made_and_nothing_else(
+    params: Params, weather_folder: Path, tmp_path: Path
+) -> None:
+    assert stream(params, weather_folder, tmp_path, "wheat", PART + 1, True) == 2
     first, second = sorted((tmp_path / "wheat").iterdir())
     whole = first.read_bytes()
     assert pl.read_parquet(first)["field_id"].n_unique() == PART
-    assert stream(params, weather, tmp_path, "wheat", PART + 1, True) == 0
+    assert stream(params, weather_folder, tmp_path, "wheat", PART + 1, True) == 0
     first.write_bytes(whole[:1000])
     before = second.stat().st_mtime_ns
-    assert stream(params, weather, tmp_path, "wheat", PART + 1, True) == 1
+    assert stream(params, weather_folder, tmp_path, "wheat", PART + 1, True) == 1
     assert (first.read_bytes(), second.stat().st_mtime_ns) == (whole, before)
-    assert stream(params, weather, tmp_path, "wheat", 1, True) == 0
+    assert stream(params, weather_folder, tmp_path, "wheat", 1, True) == 0
     assert second.exists()  # as good as it was, though fewer are asked for now
     rollout = params.rollout.model_copy(update={"soak_h": 1.0})
-    assert stream(params.model_copy(update={"rollout": rollout}), weather, tmp_path, "wheat", 1, True) == 0
+    assert stream(params.model_copy(update={"rollout": rollout}), weather_folder, tmp_path, "wheat", 1, True) == 0
     other = params.model_copy(update={"seed": params.seed + 1})
-    assert stream(other, weather, tmp_path, "wheat", 1, True) == 1
+    assert stream(other, weather_folder, tmp_path, "wheat", 1, True) == 1
     assert first.read_bytes() != whole
     assert not second.exists()
 
@@ -83,10 +78,22 @@ def test_other_weather_makes_other_parts(params: Params, years: dict[str, DailyW
     rain_mm = year.rain_mm.copy()
     rain_mm[100] += 0.1
     changed = {**years, key: replace(year, rain_mm=rain_mm)}
-    assert _made_of(params, "maize", years, True) != _made_of(params, "maize", changed, True)
+    assert made_of(params, "maize", years, True) != made_of(params, "maize", changed, True)
 
 
-def test_a_crop_nobody_grows_is_refused(params: Params, weather: Path, tmp_path: Path) -> None:
-    sites = {name: site.model_copy(update={"crops": []}) for name, site in params.sites.items()}
+def test_a_crop_nobody_grows_is_refused(params: Params, weather_folder: Path, tmp_path: Path) -> None:
+    nowhere = {name: site.model_copy(update={"crops": []}) for name, site in params.sites.items()}
     with pytest.raises(StreamError, match="grows wheat"):
-        stream(params.model_copy(update={"sites": sites}), weather, tmp_path, "wheat", 1, True)
+        stream(params.model_copy(update={"sites": nowhere}), weather_folder, tmp_path, "wheat", 1, True)
+
+
+def test_somebody_elses_table_is_neither_removed_nor_mixed_in(
+    params: Params, weather_folder: Path, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "wheat" / "part-00000.parquet"
+    theirs.parent.mkdir()
+    pl.DataFrame({"a": [1]}).write_parquet(theirs)
+    before = theirs.read_bytes()
+    with pytest.raises(StreamError, match="was not made by headland worlds"):
+        stream(params, weather_folder, tmp_path, "wheat", 1, True)
+    assert theirs.read_bytes() == before
