@@ -14,7 +14,7 @@ from headland_edge.features import GDD_BASE_C
 from headland_edge.rules import Rule, SplitRule
 from numpy.typing import NDArray
 
-from tasks.advantage.worlds import Futures
+from tasks.advantage.worlds import Ahead
 from tasks.crops.interface import CropBatch, Decision, FloatArray
 from tasks.crops.wheat import WheatBatch
 from tasks.params import Prices
@@ -33,7 +33,7 @@ def gains_usd_ha(
     split: NDArray[np.int64],
     doses: tuple[float, ...],
     rule: Rule,
-    futures: Futures,
+    futures: Ahead,
     count: int,
     prices: Prices,
     rng: np.random.Generator,

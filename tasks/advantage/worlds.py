@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +111,15 @@ def world_of(
     return World(tuple(found), years)
 
 
+class Ahead(Protocol):
+    """Seasons that may come, to branch fields into."""
+
+    batch: CropBatch
+
+    def rows(self, fields: Sequence[Field], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """For each field ``count`` different futures, rows of ``batch``; shape (len(fields), count)."""
+
+
 class Futures:
     """Weather that may come: for each day of sowing a field in each year, to branch fields into."""
 
@@ -134,7 +144,7 @@ class Futures:
         self.batch: CropBatch = open_batch(tuple(fields), years)
 
     def rows(self, fields: Sequence[Field], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """For each field ``count`` different futures, rows of ``batch``; shape (len(fields), count)."""
+        """For each field ``count`` different futures; see ``Ahead``."""
         years = len(self._keys)
         drawn = np.argsort(rng.random((len(fields), years)), axis=1)[:, : min(count, years)]
         day = np.array([(field.sowing_date - date(field.sowing_date.year, 1, 1)).days + 1 for field in fields])

@@ -36,7 +36,7 @@ from tasks.progress import track
 from tasks.sources.daily import SiteWeather, read_any, read_sites
 from tasks.stage_main import end_of_stage
 from tasks.study import play
-from tasks.study.baselines import day_curve, four_stage, grounds, soil_test
+from tasks.study.baselines import four_stage, grounds, known_and_tested, rules_for_the_standard_field, soil_test
 from tasks.study.folds import (
     Plan,
     StudyError,
@@ -89,17 +89,6 @@ def one_fold(root: Path, place: Path, plan: Plan, fold: int, core: int) -> Path:
     return target
 
 
-def _years(crop: str, params: Params, sites: dict[str, SiteWeather]) -> tuple[dict[str, DailyWeather], ...]:
-    """Weather of the seasons a crop's rules are tuned on, and of those that are tested."""
-    ranges = params.fields.maize if crop == "maize" else params.fields.wheat
-    known, tested = {}, {}
-    for name, site in params.sites.items():
-        if crop in site.crops:
-            split = params.split(name, sites[name].seasons(ranges.sowing_day[1] + ranges.season_days))
-            known[name], tested[name] = [*split.train, *split.validation], list(split.test)
-    return years_of(sites, known), years_of(sites, tested)
-
-
 def _kept(path: Path, make: Callable[[], pl.DataFrame]) -> pl.DataFrame:
     """Rows that were made before, or made now and kept."""
     if not path.exists():
@@ -112,13 +101,13 @@ def _kept(path: Path, make: Callable[[], pl.DataFrame]) -> pl.DataFrame:
 def _maize(
     root: Path, place: Path, plan: Plan, fold: int, params: Params, sites: dict[str, SiteWeather], core: int
 ) -> Iterable[pl.DataFrame]:
-    known, tested = _years("maize", params, sites)
+    known, tested = known_and_tested("maize", params, sites)
     days, folder = params.fields.maize.season_days, place / f"fold-{fold}"
     estimator = shipped_estimator("maize", params, folder)
     standard = Scene("standard", play.maize_fields(tested, days, draws=STANDARD_DRAWS), tested, params.sensors)
 
     def baselines() -> pl.DataFrame:
-        tuned = _tuned(known, days, params)
+        tuned = rules_for_the_standard_field(known, days, params)
         parts = [_by(rule, kind, name, standard, estimator, params) for (name, kind), rule in tuned.items()]
         return pl.concat([*parts, _hindsight(tuned["day_curve", "estimates"], standard, params)])
 
@@ -130,16 +119,6 @@ def _maize(
             return play.rows_of(standard, "device", play.by_device(bundle, standard, params.seed), params, seed=seed)
 
         yield _kept(folder / f"rows/maize-device-{seed}.parquet", devices)
-
-
-def _tuned(known: dict[str, DailyWeather], days: int, params: Params) -> dict[tuple[str, str], IrrigationRule]:
-    """Four stages and a day curve for the standard field, on raw readings and on estimates."""
-    tuned: dict[tuple[str, str], IrrigationRule] = {}
-    for kind, ground in grounds(known, params.sensors, params).items():
-        fields = play.maize_fields(known, days, draws=2 if kind == "readings" else 1)
-        stages = four_stage(fields, ground)
-        tuned["four_stage", kind], tuned["day_curve", kind] = stages, day_curve(fields, ground, stages)
-    return tuned
 
 
 def _hindsight(rule: IrrigationRule, scene: Scene, params: Params) -> pl.DataFrame:
@@ -164,7 +143,7 @@ def across(root: Path, place: Path, core: int) -> Path:
         return target
     os.sched_setaffinity(0, (core,))
     sites = read_sites(params, root / "data/weather")
-    known, tested = _years("maize", params, sites)
+    known, tested = known_and_tested("maize", params, sites)
     days, estimator = params.fields.maize.season_days, shipped_estimator("maize", params, root)
     sensors = params.sensors
     standard = Scene("standard across", play.maize_fields(tested, days, draws=STANDARD_DRAWS), tested, sensors)
@@ -182,7 +161,7 @@ def across(root: Path, place: Path, core: int) -> Path:
             rule = four_stage(play.maize_fields(known, days, water_frac=(water,)), ground)
             mine = tuple(field for field in waters.fields if field.initial_water_frac == water)
             parts.append(_by(rule, kind, "four_stage", replace(waters, fields=mine), estimator, params))
-    for (name, kind), tuned in _tuned(known, days, params).items():
+    for (name, kind), tuned in rules_for_the_standard_field(known, days, params).items():
         others = [scene for scene in scenes if scene not in (soils, waters)]
         parts += [_by(tuned, kind, name, scene, estimator, params) for scene in others]
     for scene in scenes:
@@ -224,7 +203,7 @@ def _limited(
     root: Path, place: Path, plan: Plan, fold: int, params: Params, sites: dict[str, SiteWeather], core: int
 ) -> Iterable[pl.DataFrame]:
     """The standard field where a season may not have more than ``LIMIT_MM``: rules and net made for that."""
-    known, tested = _years("maize", params, sites)
+    known, tested = known_and_tested("maize", params, sites)
     folder, source = place / f"fold-{fold}" / "limited", place / f"fold-{fold}"
     plain = fold_params(root, plan, fold, plan.seeds[0])
     plain["rules"]["irrigation"]["season_limit_mm"] = LIMIT_MM
@@ -242,7 +221,7 @@ def _limited(
     scene = Scene("limit 150 mm", play.maize_fields(tested, days, draws=STANDARD_DRAWS), tested, params.sensors)
 
     def rows() -> pl.DataFrame:
-        tuned = _tuned(known, days, limited)
+        tuned = rules_for_the_standard_field(known, days, limited)
         parts = [_by(rule, kind, name, scene, estimator, limited) for (name, kind), rule in tuned.items()]
         harvest = play.by_device(bundle, scene, params.seed)
         return pl.concat([*parts, play.rows_of(scene, "device", harvest, limited, seed=plan.seeds[0])])
@@ -253,7 +232,7 @@ def _limited(
 def _wheat(
     root: Path, place: Path, plan: Plan, fold: int, params: Params, sites: dict[str, SiteWeather], core: int
 ) -> Iterable[pl.DataFrame]:
-    known, tested = _years("wheat", params, sites)
+    known, tested = known_and_tested("wheat", params, sites)
     folder, ranges = place / f"fold-{fold}", params.fields.wheat
 
     def fields(years: dict[str, DailyWeather], name: str) -> tuple[Field, ...]:
@@ -290,7 +269,7 @@ def _wheat(
 
 def unripe_seasons(params: Params, sites: dict[str, SiteWeather]) -> list[str]:
     """Seasons that end before wheat sown on the study's day is ripe, as ``site/season``: the weather alone decides."""
-    known, tested = _years("wheat", params, sites)
+    known, tested = known_and_tested("wheat", params, sites)
     years, ranges = {**known, **tested}, params.fields.wheat
     fields = play.wheat_fields(years, ranges.season_days, ranges.soils[:1])
     nothing = np.zeros(len(fields))
