@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from headland_edge import trial_run
 from headland_edge.accept import Accepted, Device, NotAccepted, accept
 from headland_edge.bundle import encode_bundle
 from headland_edge.features import FEATURES
@@ -104,6 +105,26 @@ def test_a_slow_model_is_refused() -> None:
     found = refusal(encoded(budgets={"latency_p99_ms": 1e-6, "peak_rss_mb": 500.0}))
     assert found.code == "slow"
     assert "1e-06" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "told_ms", "rounds"),
+    [([0.7], 0.7, 1), ([2.9, 2.4, 0.8], 0.8, 3), ([3.0, 2.9, 3.1, 2.8, 3.0], 2.8, 5)],
+    ids=["quick", "disturbed twice", "slow itself"],
+)
+def test_what_others_do_on_the_device_is_not_held_against_a_release(
+    monkeypatch: pytest.MonkeyPatch, took_ms: list[float], told_ms: float, rounds: int
+) -> None:
+    monkeypatch.setattr(trial_run, "_PAUSE_S", 0.0)
+    left = list(took_ms)
+    assert trial_run.lowest_ms(lambda: left.pop(0), 2.0) == told_ms
+    assert len(took_ms) - len(left) == rounds
+
+
+def test_a_release_that_is_very_slow_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 20.0])
+    monkeypatch.setattr(trial_run.time, "monotonic", lambda: next(clock))
+    assert trial_run.lowest_ms(lambda: 100.0, 2.0) == 100.0
 
 
 def test_a_hungry_model_is_refused() -> None:
