@@ -28,7 +28,7 @@ from tasks.seasons.generate import simulate
 from tasks.sources.daily import SiteWeather
 
 SEEDS = 12
-"""Of the order of learning and, for the random choice, of the draw."""
+"""How many: of the order of learning and, for the random choice, of the draw."""
 _HARVEST = ".harvest.json"
 
 
@@ -38,6 +38,7 @@ def season_worth(
     sites: dict[str, SiteWeather],
     devices: Sequence[LiveDevice],
     sent: Sequence[Message],
+    seeds: int = SEEDS,
 ) -> dict[str, Any] | None:
     """Learn from each choice of the season that is over and judge on the next.
 
@@ -49,6 +50,7 @@ def season_worth(
         sites: weather.
         devices: their inboxes hold the season's records and harvests.
         sent: record messages in the cloud; those of other seasons are left out.
+        seeds: of learning and draws.
 
     Returns:
         ``loss_t_ha`` (pinball loss, mean over seeds) and ``bytes`` by choice; ``sent_less_random_frac``, a share of
@@ -70,10 +72,10 @@ def season_worth(
         return number[message.device_id, message.body["field"]]
 
     came = [each for each in sent if (each.device_id, each.body["field"]) in number]
-    draws = [drawn(farms, seed) for seed in range(SEEDS)]
+    draws = [drawn(farms, seed) for seed in range(seeds)]
     arms: dict[str, list[Arm]] = {
-        "everything": [{at: over.records.n_mornings for at, over in enumerate(grown)}] * SEEDS,
-        "sent": [arm_of(came, number_of)] * SEEDS,
+        "everything": [{at: over.records.n_mornings for at, over in enumerate(grown)}] * seeds,
+        "sent": [arm_of(came, number_of)] * seeds,
         "random": [arm_of(draw, number_of) for draw in draws],
         "nothing": [{}],
     }
@@ -90,7 +92,7 @@ def season_worth(
             "random": round(sum(_size(draw) for draw in draws) / len(draws)),
         },
         **_difference("sent_less_random_frac", losses["sent"] - losses["random"], whole),
-        "seeds": SEEDS,
+        "seeds": seeds,
     }
 
 

@@ -17,7 +17,7 @@ from tasks.crops.farm import farm
 from tasks.field.worth import as_sent
 from tasks.fleet.live import LiveDevice, put_records
 from tasks.fleet.season_play import fleet_fields, season_params, weigh
-from tasks.fleet.season_worth import SEEDS, drawn, farm_of, season_worth
+from tasks.fleet.season_worth import drawn, farm_of, season_worth
 from tasks.params import Params
 from tasks.policies.growers import Nothing
 from tasks.sources.daily import SiteWeather
@@ -27,6 +27,7 @@ from tests.edge.small_bundle import make_home
 from tests.training.water_balance import make_windows
 
 FIELDS = 3
+SEEDS = 3
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_what_was_sent_stands_beside_everything_and_as_many_random_bytes(
 ) -> None:
     sent = sent_by(devices)
     other = replace(sent[0], body={**sent[0].body, "field": "of-another-season"})
-    found = season_worth(project, small, sites, devices, [*sent, other])
+    found = season_worth(project, small, sites, devices, [*sent, other], SEEDS)
     assert found is not None
     size, loss = found["bytes"], found["loss_t_ha"]
     assert size["sent"] == sum(len(encode(each)) for each in sent)
@@ -89,12 +90,12 @@ def test_what_was_sent_stands_beside_everything_and_as_many_random_bytes(
     assert found["sent_less_random_frac"] == pytest.approx(
         (loss["sent"] - loss["random"]) / loss["everything"], abs=1e-4
     )
-    assert season_worth(project, small, sites, devices, [*sent, other]) == found
+    assert season_worth(project, small, sites, devices, [*sent, other], SEEDS) == found
 
 
 def test_each_seed_draws_anew_and_each_device_draws_for_itself(devices: list[LiveDevice]) -> None:
     farms = {device.device_id: farm_of(device) for device in devices}
-    draws = [{(each.device_id, each.body["field"]) for each in drawn(farms, seed)} for seed in range(SEEDS)]
+    draws = [{(each.device_id, each.body["field"]) for each in drawn(farms, seed)} for seed in range(12)]
     assert len({frozenset(draw) for draw in draws}) > 3
     known = {(device_id, over.field) for device_id, farm in farms.items() for over in farm}
     assert all(draw <= known and {owner for owner, _ in draw} == farms.keys() for draw in draws)
@@ -103,7 +104,7 @@ def test_each_seed_draws_anew_and_each_device_draws_for_itself(devices: list[Liv
 def test_nothing_sent_teaches_nothing(
     project: Path, small: Params, sites: dict[str, SiteWeather], devices: list[LiveDevice]
 ) -> None:
-    found = season_worth(project, small, sites, devices, [])
+    found = season_worth(project, small, sites, devices, [], SEEDS)
     assert found is not None
     assert found["bytes"]["sent"] == 0
     assert found["loss_t_ha"]["sent"] == found["loss_t_ha"]["nothing"]
