@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,12 +40,12 @@ PLANNERS = {
     "planner_with_perfect_forecast": Forecast(5, 1.0),
 }
 LATEST = range(2009, 2019)
-ROOT = Path(__file__).resolve().parents[1]
+PEERS = ("day_curve", "planner")
 
 
 def one_fold(fold: int, folds: int, limit_mm: float | None) -> dict[str, dict[int, float]]:
     """Profit of every tested season by who knows what, USD/ha."""
-    plain = fold_params(ROOT, Plan(folds=folds, changes=STANDARD), fold)
+    plain = fold_params(Path(), Plan(folds=folds, changes=STANDARD), fold)
     plain["rules"]["irrigation"]["season_limit_mm"] = limit_mm
     with TemporaryDirectory() as folder:
         params = params_of(Path(folder), plain)
@@ -68,24 +68,29 @@ def _profit(harvest: Harvest, params: Params) -> FloatArray:
 
 
 def summary(found: Sequence[dict[str, dict[int, float]]]) -> dict[str, Any]:
-    """Means over seasons, and gains over the rule paired by season with their standard errors, USD/ha."""
+    """Means over seasons; gains over the rule and the planner, paired by season, with standard errors; USD/ha."""
     by_season = {who: {season: profit for fold in found for season, profit in fold[who].items()} for who in found[0]}
-    rule, told = by_season["day_curve"], {}
-    seasons = sorted(rule)
+    seasons, told = sorted(by_season["day_curve"]), {}
     for who, profits in by_season.items():
-        gains = np.array([profits[season] - rule[season] for season in seasons])
-        worst = min(rule, key=lambda season: profits[season] - rule[season])
         latest = [profits[season] for season in LATEST if season in profits]
         told[who] = {
             "mean_usd_ha": round(float(np.mean(list(profits.values()))), 1),
             "mean_2009_2018_usd_ha": round(float(np.mean(latest)), 1),
-            "gain_usd_ha": round(float(gains.mean()), 1),
-            "gain_se_usd_ha": round(float(gains.std(ddof=1) / math.sqrt(gains.size)), 1),
-            "worst_season": worst,
-            "worst_usd_ha": round(profits[worst] - rule[worst], 1),
+            **{f"over_{peer}": _gain(profits, by_season[peer]) for peer in PEERS},
         }
     by_season_usd_ha = {who: [round(profits[season], 2) for season in seasons] for who, profits in by_season.items()}
     return {"seasons": seasons, "by_who": told, "by_season_usd_ha": by_season_usd_ha}
+
+
+def _gain(profits: Mapping[int, float], peer: Mapping[int, float]) -> dict[str, float]:
+    gains = {season: profits[season] - peer[season] for season in sorted(peer)}
+    worst = min(gains, key=lambda season: gains[season])
+    return {
+        "gain_usd_ha": round(float(np.mean(list(gains.values()))), 1),
+        "gain_se_usd_ha": round(float(np.std(list(gains.values()), ddof=1) / math.sqrt(len(gains))), 1),
+        "worst_season": worst,
+        "worst_usd_ha": round(gains[worst], 1),
+    }
 
 
 def main() -> int:
@@ -102,10 +107,12 @@ def main() -> int:
         found[world] = summary(parts[i * options.folds : (i + 1) * options.folds])
         print(f"\n{world}, {len(found[world]['seasons'])} seasons, USD/ha (crop simulated, weather observed)")
         for who, said in found[world]["by_who"].items():
+            rule, planner = (said[f"over_{peer}"] for peer in PEERS)
             print(
                 f"{who:30} {said['mean_usd_ha']:7.1f}   2009-2018 {said['mean_2009_2018_usd_ha']:7.1f}"
-                f"   over the rule {said['gain_usd_ha']:+6.1f} ± {said['gain_se_usd_ha']:.1f}"
-                f"   worst {said['worst_usd_ha']:+.0f} ({said['worst_season']})"
+                f"   over the rule {rule['gain_usd_ha']:+6.1f} ± {rule['gain_se_usd_ha']:.1f}"
+                f" (worst {rule['worst_usd_ha']:+.0f} in {rule['worst_season']})"
+                f"   over the planner {planner['gain_usd_ha']:+6.1f} ± {planner['gain_se_usd_ha']:.1f}"
             )
     write_json(Path("metrics/bench/foresight.json"), found)
     return 0

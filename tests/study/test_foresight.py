@@ -19,12 +19,11 @@ FIRST, OTHERS = {"x/2001": YEARS["x/2001"]}, {key: YEARS[key] for key in list(YE
 RULE = DayCurveRule((1, 60, 125), (0.3, 0.4, 0.5), 1.0, 30.0, 5.0)
 
 
-def fields(params, count=1, year=2001):
-    sown = date(year, 4, 30)
-    ranges = params.fields.maize
+def fields(params, count=1):
+    sown, ranges = date(2001, 4, 30), params.fields.maize
     assert ranges.sowing_day[0] <= sown.timetuple().tm_yday <= ranges.sowing_day[1]
     return tuple(
-        Field(f"f-{i}", "maize", f"x/{year}", year, "SiltClayLoam", sown, ranges.season_days, 0.5 + 0.1 * i)
+        Field(f"f-{i}", "maize", "x/2001", 2001, "SiltClayLoam", sown, ranges.season_days, 0.5 + 0.1 * i)
         for i in range(count)
     )
 
