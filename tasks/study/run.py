@@ -56,6 +56,8 @@ LIMIT_MM = 150.0
 WATERS_FRAC = (0.3, 0.5, 1.0)
 NOISES = (0.0, 2.0)
 STANDARD_DRAWS = 2
+DRAWS = 3
+"""Fields that differ by their sensors' luck alone, on each soil, starting water and foreign site of a season."""
 SITE_SEASONS = 12
 STANDARD = (
     ("fields.maize.soils", ["SiltClayLoam"]),
@@ -147,8 +149,8 @@ def across(root: Path, place: Path, core: int) -> Path:
     days, estimator = params.fields.maize.season_days, shipped_estimator("maize", params, root)
     sensors = params.sensors
     standard = Scene("standard across", play.maize_fields(tested, days, draws=STANDARD_DRAWS), tested, sensors)
-    soils = Scene("soils", play.maize_fields(tested, days, soils=SOILS), tested, sensors)
-    waters = Scene("water", play.maize_fields(tested, days, water_frac=WATERS_FRAC), tested, sensors)
+    soils = Scene("soils", play.maize_fields(tested, days, soils=SOILS, draws=DRAWS), tested, sensors)
+    waters = Scene("water", play.maize_fields(tested, days, water_frac=WATERS_FRAC, draws=DRAWS), tested, sensors)
     noises = [Scene(f"noise x{by:g}", standard.fields, tested, play.scaled(sensors, by)) for by in NOISES]
     scenes = [standard, soils, waters, *noises, *_elsewhere(params, sites)]
     parts = []
@@ -196,7 +198,7 @@ def _elsewhere(params: Params, sites: dict[str, SiteWeather]) -> Iterable[Scene]
         seasons = site.seasons(last)[-SITE_SEASONS:]
         years = years_of({name: site}, {name: seasons})
         if years:
-            yield Scene(f"site {name}", play.maize_fields(years, days), years, params.sensors)
+            yield Scene(f"site {name}", play.maize_fields(years, days, draws=DRAWS), years, params.sensors)
 
 
 def _limited(

@@ -27,6 +27,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 Batch = tuple[Tensor, Tensor]
 _CHUNK_ROWS = 1 << 18
+MOST_JUDGES = 16_384
+"""Windows that an epoch is judged by, at most."""
 _ARRAYS = {"features": "<f4", "index": "<i8", "targets": "<f4", "split": "|u1", "group": "<i4"}
 
 
@@ -247,6 +249,16 @@ def _as_gathered(batch: Any) -> Any:
     return batch
 
 
+def judges(validation: npt.NDArray[np.int64], most: int = MOST_JUDGES) -> npt.NDArray[np.int64]:
+    """The validation windows that epochs are judged by: all, or ``most`` spread evenly over them.
+
+    Which epoch was best needs fewer windows than a figure that is told; those are always taken from all.
+    """
+    if len(validation) <= most:
+        return validation
+    return validation[np.linspace(0, len(validation) - 1, most).astype(np.int64)]
+
+
 class WindowsDataModule(pl.LightningDataModule):
     """Training and validation windows of one model for Lightning.
 
@@ -277,9 +289,9 @@ class WindowsDataModule(pl.LightningDataModule):
         return DataLoader(WindowSet(self.windows), batch_size=batch, sampler=order, collate_fn=_as_gathered)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Every ``world``-th validation window; the sums are added over the processes."""
+        """Every ``world``-th of the windows that judge an epoch; the sums are added over the processes."""
         rank, world = self._place()
-        mine: list[int] = self.windows.validation[rank::world].tolist()
+        mine: list[int] = judges(self.windows.validation)[rank::world].tolist()
         return DataLoader(WindowSet(self.windows), batch_size=256, sampler=mine, collate_fn=_as_gathered)
 
     def _place(self) -> tuple[int, int]:

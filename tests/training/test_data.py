@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.training.data import EpochOrder, WindowsError, WindowSet, open_windows
+from tasks.training.data import EpochOrder, WindowsError, WindowSet, judges, open_windows
 from tests.training.water_balance import CHANNELS, make_windows
 
 
@@ -146,3 +146,16 @@ def test_the_fingerprint_sees_every_file(folder: Path) -> None:
     targets[0] += 1
     np.save(folder / "targets.npy", targets)
     assert open_windows(folder).fingerprint() != before
+
+
+@given(n=st.integers(1, 500), most=st.integers(1, 100))
+def test_judges_of_an_epoch_are_spread_over_all_and_none_is_taken_twice(n: int, most: int) -> None:
+    validation = np.arange(1000, 1000 + n)
+    chosen = judges(validation, most)
+    assert len(chosen) == min(n, most)
+    assert len(set(chosen.tolist())) == len(chosen)
+    assert set(chosen.tolist()) <= set(validation.tolist())
+    if 1 < most < n:
+        assert chosen[0] == validation[0]
+        assert chosen[-1] == validation[-1]
+        assert np.ptp(np.diff(chosen)) <= 1
