@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from benchmarks.county_rows import Array, Counties, Flags, Index
 from tasks.training.calibrate import answers
 from tasks.training.crossfit import unseen_answers
-from tasks.training.data import Target, Windows
 from tasks.training.fit import Plan, fit
 from tasks.training.nets import Architecture, build, start_at_quantiles
 from tasks.training.quantiles import find_stretch
 from tasks.training.trainer import ONE_PROCESS
+from tasks.training.windows import Target, Windows
 
 WIDTHS, HEAD = (32,), 16
 BATCH = 128

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tasks.training.data import Windows
     from tasks.training.nets import Architecture
     from tasks.training.train import Run
+    from tasks.training.windows import Windows
 
 WIDTHS = ((16, 24, 32), (32, 48, 64), (64, 96, 128), (128, 160, 192))
 FOLDS = 3
@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     from benchmarks.machine import describe
     from tasks.durable import write_json
     from tasks.params import load
-    from tasks.training.data import WindowsError
+    from tasks.training.windows import WindowsError
 
     models = (sys.argv[1:] if arguments is None else arguments) or list(load().models)
     found: dict[str, Any] = {"machine": describe(), "folds": FOLDS}

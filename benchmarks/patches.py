@@ -166,7 +166,7 @@ def model_figures(model: str, bundles: dict[str, Bundle], windows: Path) -> dict
 
     from tasks.compression.pinned import integers_of
     from tasks.registry.gate import loss
-    from tasks.training.data import open_windows
+    from tasks.training.windows import open_windows
 
     data = open_windows(windows / model)
     old = bundles["base"].model_bytes(model)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.training.data import Windows
+from tasks.training.windows import Windows
 
 BASE = Path("data/base/release")
 _FILL = "Fill data/base anew: headland fleet base"

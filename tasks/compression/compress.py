@@ -182,8 +182,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     from tasks.compression.base import BaseError
     from tasks.compression.quantize import QuantizeError
-    from tasks.training.data import WindowsError
     from tasks.training.store import NetError
+    from tasks.training.windows import WindowsError
 
     try:
         compress(wanted.model, params, Path())

@@ -23,12 +23,12 @@ from tasks.compression.prune import prune
 from tasks.compression.quantize import Attempt, control, quantize
 from tasks.params import Model, Params
 from tasks.training.calibrate import keep_band
-from tasks.training.data import Windows, open_windows
 from tasks.training.fit import Plan, fit
 from tasks.training.nets import Architecture, folded, parameter_count
 from tasks.training.store import load_net
 from tasks.training.train import Folders
 from tasks.training.trainer import ONE_PROCESS
+from tasks.training.windows import Windows, open_windows
 
 FINETUNE_RATE = 0.5
 _REFIT_TIMES = 8

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.compression.onnx_graph import INPUT, one_thread
-from tasks.training.data import Windows
 from tasks.training.quantiles import Score, score
+from tasks.training.windows import Windows
 
 _BATCH = 256
 _WARM_UP_RUNS = 20

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from tasks.crops.fields import field_rng
 from tasks.features.trend import Trend
 from tasks.features.windows import FIELD_SHARE
-from tasks.training.data import Windows, open_windows
 from tasks.training.nets import folded, pinball
 from tasks.training.quantiles import score
 from tasks.training.store import load_net
+from tasks.training.windows import Windows, open_windows
 
 MODEL = "yield"
 STEPS, BATCH, LEARNING_RATE = 60, 256, 3e-4

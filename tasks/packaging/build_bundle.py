@@ -23,7 +23,7 @@ from tasks.packaging.npy import npy
 from tasks.packaging.sketch import make_sketch
 from tasks.params import Params
 from tasks.stage_main import end_of_stage
-from tasks.training.data import Windows, open_windows
+from tasks.training.windows import Windows, open_windows
 
 PARAMS = ("as_of", "test_seasons", "seed", "sites", "models", "model", "release")
 BUNDLES = Path("data/bundle")

@@ -31,7 +31,7 @@ from headland_edge.sketch import (
 )
 from numpy.typing import NDArray
 
-from tasks.training.data import Windows, open_windows
+from tasks.training.windows import Windows, open_windows
 
 AXES = 4
 FOLDS = 5

@@ -20,7 +20,7 @@ from tasks.features.trend import Trend
 from tasks.training.quantiles import score
 
 if TYPE_CHECKING:
-    from tasks.training.data import Windows
+    from tasks.training.windows import Windows
 
 _BATCH = 256
 
@@ -63,7 +63,7 @@ def judge(candidate: Bundle, champion: Bundle | None, windows: Path, max_worse_f
         GateError: there are no windows for a model.
     """
     # It brings torch, ten seconds that only who judges has to wait for.
-    from tasks.training.data import open_windows
+    from tasks.training.windows import open_windows
 
     reasons, pinball = [], {}
     if champion and candidate.manifest.release.counter <= champion.manifest.release.counter:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from tasks.training.data import Windows
 from tasks.training.quantiles import Array, Stretch, crossed_coverage, find_stretch, score
+from tasks.training.windows import Windows
 
 _BATCH = 512
 

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from tasks.training.calibrate import answers
-from tasks.training.data import Windows
 from tasks.training.fit import Plan, fit
 from tasks.training.nets import Architecture, build, start_at_quantiles
 from tasks.training.quantiles import Array, Stretch, find_stretch
 from tasks.training.trainer import ONE_PROCESS
+from tasks.training.windows import Windows
 
 _JUDGED_WINDOWS = 1024
 Rows = npt.NDArray[np.int64]

@@ -9,9 +9,10 @@ import pytorch_lightning as pl
 import torch.distributed as dist
 from torch import nn
 
-from tasks.training.data import Windows, WindowsDataModule, WindowsError
+from tasks.training.data import WindowsDataModule
 from tasks.training.module import BestEpoch, QuantileModule, Schedule
 from tasks.training.trainer import Place, make_trainer
+from tasks.training.windows import Windows, WindowsError
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tasks.params import Model, Params
-    from tasks.training.data import Windows
     from tasks.training.fit import Plan
     from tasks.training.module import BestEpoch, HistoryRow
     from tasks.training.nets import Architecture
     from tasks.training.quantiles import Stretch
     from tasks.training.trainer import Place
+    from tasks.training.windows import Windows
 
 PARAMS = ("seed", "model", "training")
 
@@ -117,8 +117,8 @@ def train(model: str, params: Params, root: Path, place: Place) -> None:
 
 def prepare(model: str, params: Params, folders: Folders) -> Run:
     """Open and check what a run needs, and name the run."""
-    from tasks.training.data import open_windows
     from tasks.training.nets import Architecture
+    from tasks.training.windows import open_windows
 
     windows, settings = open_windows(folders.windows), params.model[model]
     architecture = Architecture(
@@ -294,8 +294,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{wanted.model}: no such model. params.yaml has {', '.join(params.model)}.", file=sys.stderr)
         return 2
 
-    from tasks.training.data import WindowsError
     from tasks.training.trainer import Place, PlaceError
+    from tasks.training.windows import WindowsError
 
     end_after(params.training.timeout_s)
     try:

@@ -25,11 +25,11 @@ from tasks.compression.onnx_graph import INPUT, export, one_thread, tidy
 from tasks.compression.pinned import PinError, PinnedConv, as_floats, integers_of, learner, rewritten
 from tasks.compression.quantize import control, quantize
 from tasks.params import load
-from tasks.training.data import Windows, open_windows
 from tasks.training.nets import Architecture, build, folded
 from tasks.training.store import save_net
 from tasks.training.train import train
 from tasks.training.trainer import ONE_PROCESS
+from tasks.training.windows import Windows, open_windows
 from tests.compression.settled import settled
 from tests.edge.small_bundle import conv_net
 from tests.training.project import make_project

@@ -12,7 +12,7 @@ from headland_edge.records import COLUMNS, Records
 from headland_edge.sketch import BINS, LEVELS, MAX_BYTES, parse_sketch
 
 from tasks.packaging.sketch import field_seasons, make_sketch, sketch_of, target_of
-from tasks.training.data import open_windows
+from tasks.training.windows import open_windows
 from tests.edge.small_bundle import WINDOW_DAYS, conv_net
 
 MORNINGS, PER_SEASON = 90, 4

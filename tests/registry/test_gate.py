@@ -7,7 +7,7 @@ import pytest
 from headland_edge.bundle import Bundle, open_bundle, write_bundle
 
 from tasks.registry.gate import GateError, judge, loss
-from tasks.training.data import open_windows
+from tasks.training.windows import open_windows
 from tests.edge.small_bundle import WINDOW_DAYS, conv_net, parts
 from tests.training.water_balance import make_windows
 

@@ -7,9 +7,9 @@ import pytest
 
 from tasks.training.calibrate import answers, keep_band
 from tasks.training.crossfit import cross_stretch, unseen_answers
-from tasks.training.data import Windows, open_windows
 from tasks.training.fit import Plan
 from tasks.training.nets import Architecture, build
+from tasks.training.windows import Windows, open_windows
 from tests.training.water_balance import make_windows
 
 PLAN = Plan(epochs=2, windows_per_epoch=256, global_batch=64, learning_rate=2e-3, weight_decay=0.0, patience=5, seed=3)

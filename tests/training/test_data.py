@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.training.data import EpochOrder, WindowsError, WindowSet, judges, open_windows
+from tasks.training.data import EpochOrder, WindowSet, judges
+from tasks.training.windows import WindowsError, open_windows
 from tests.training.water_balance import CHANNELS, make_windows
 
 
