@@ -21,6 +21,10 @@ settings.register_profile("headland", deadline=None, suppress_health_check=[Heal
 settings.load_profile("headland")
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The cores are shared by the tests already; a stage that starts helpers on each of them waits for their start.
+    os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
+
 LONGEST = ("test_seasons.py", "test_whole_season.py")
 """Files of minutes: started first, they don't keep one core waiting for the other at the end."""
 
