@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,20 +46,25 @@ def test_no_power_is_left_for_numba_to_multiply_out() -> None:
 
 
 @pytest.mark.slow
-def test_it_is_compiled_once_and_whatever_is_damaged_is_made_anew(own_cache: Path) -> None:
+def test_it_is_compiled_once_and_whatever_is_damaged_is_made_anew(own_cache: Path, tmp_path: Path) -> None:
     expected = one_season()
     assert in_a_process_of_its_own()[0] == expected
     (folder,) = (path for path in own_cache.iterdir() if path.is_dir())
     grain, said = in_a_process_of_its_own()
     assert (grain, "compiling" in said) == (expected, False)
-    for damage in (
-        lambda: next((folder / "__pycache__").glob("*.nbc")).write_bytes(b"damaged"),
-        lambda: (folder / "aquacrop_day.py").write_text("day = None"),
-        lambda: (folder / "whole.json").unlink(),
-    ):
-        damage()
-        grain, said = in_a_process_of_its_own()
-        assert (grain, "compiling the maize model" in said) == (expected, True)
+    damages = (
+        lambda cache: (cache / "aquacrop_day.py").write_text("day = None"),
+        lambda cache: (cache / "whole.json").unlink(),
+        lambda cache: next((cache / "__pycache__").glob("*.nbc")).write_bytes(b"damaged"),
+    )
+    for number, damage in enumerate(damages):
+        copied = Path(shutil.copytree(folder, tmp_path / str(number)))
+        assert aquacrop_kernel._is_whole(copied)
+        damage(copied)
+        assert not aquacrop_kernel._is_whole(copied)
+    damages[-1](folder)
+    grain, said = in_a_process_of_its_own()
+    assert (grain, "compiling the maize model" in said) == (expected, True)
 
 
 def test_what_it_depends_on_is_in_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
