@@ -149,16 +149,14 @@ def test_a_run_that_takes_too_long_is_ended() -> None:
     assert left == [1]
 
 
-def test_live_curves_go_to_mlflow_when_a_tracking_uri_is_set(tmp_path: Path) -> None:
+def test_live_curves_go_to_mlflow_when_a_tracking_uri_is_set(trained: Path, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     project, uri = make_project(tmp_path / "project"), f"sqlite:///{tmp_path / 'mlflow.db'}"
-    plain = make_project(tmp_path / "plain")
     run_stage(project, TRAIN, MLFLOW_TRACKING_URI=uri)
-    run_stage(plain, TRAIN)
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("headland-training")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     assert len(client.get_metric_history(run.info.run_id, "validation_loss")) == 3
-    assert weights(project) == weights(plain)
+    assert weights(project) == weights(trained)
