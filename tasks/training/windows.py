@@ -118,14 +118,14 @@ def _read_meta(folder: Path) -> dict[str, Any]:
 
 def _read_array(path: Path, kind: str) -> npt.NDArray[Any]:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise WindowsError(f"{path}: no such file. {_REMAKE}") from None
     except (ValueError, OSError, EOFError) as error:
         raise WindowsError(f"{path}: cut short or no array ({error}). {_REMAKE}") from None
     if array.dtype.str != kind:
         raise WindowsError(f"{path}: holds {array.dtype}, needed is {np.dtype(kind)}. {_REMAKE}")
-    return array  # type: ignore[no-any-return]  # np.load is typed Any
+    return array
 
 
 def _check_shapes(folder: Path, arrays: dict[str, npt.NDArray[Any]], channels: int) -> None:
