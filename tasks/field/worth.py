@@ -97,13 +97,19 @@ def activations(stack: nn.Sequential, windows: np.ndarray[Any, np.dtype[np.float
     return torch.cat(parts)
 
 
-def shown(start: Start, fields: Sequence[tuple[Records, float]], seasons: Mapping[str, int]) -> Shown:
+def shown(
+    start: Start,
+    fields: Sequence[tuple[Records, float]],
+    seasons: Mapping[str, int],
+    ends: Sequence[Sequence[int]] | None = None,
+) -> Shown:
     """Windows of every field of a season, complete.
 
     Args:
         start: the net.
         fields: records of each and its harvest, t/ha.
         seasons: by crop, the season as the trend counts it.
+        ends: for each field, the mornings that windows end on; None for one in ``EVERY_DAYS``.
     """
     target, days = start.windows.target, start.windows.window_days
     parts, truths, number, day, t_ha = [], [], [], [], []
@@ -112,12 +118,12 @@ def shown(start: Start, fields: Sequence[tuple[Records, float]], seasons: Mappin
         growth = trend.factor(seasons[records.crop]) if trend else 1.0
         features = derive(clean(as_sent(records))[0])
         padded = np.vstack([np.zeros((days - 1, features.shape[1]), np.float32), features])
-        ends = np.arange(0, len(features), EVERY_DAYS)
-        parts.append(activations(start.stack, np.ascontiguousarray(sliding_window_view(padded, days, axis=0)[ends])))
-        truths.append(np.full(ends.size, (harvest_t_ha / growth - target.offset) / target.scale, np.float32))
-        number.append(np.full(ends.size, i))
-        day.append(ends)
-        t_ha.append(np.full(ends.size, target.scale * growth))
+        last = np.arange(0, len(features), EVERY_DAYS) if ends is None else np.array(ends[i], dtype=np.int64)
+        parts.append(activations(start.stack, np.ascontiguousarray(sliding_window_view(padded, days, axis=0)[last])))
+        truths.append(np.full(last.size, (harvest_t_ha / growth - target.offset) / target.scale, np.float32))
+        number.append(np.full(last.size, i))
+        day.append(last)
+        t_ha.append(np.full(last.size, target.scale * growth))
     return Shown(
         torch.cat(parts),
         torch.from_numpy(np.concatenate(truths)),

@@ -18,6 +18,7 @@ _NAMES = {
     "four_stage/estimates": "four stages, the net's estimate",
     "day_curve/readings": "day curve, raw readings",
     "day_curve/estimates": "day curve, the net's estimate",
+    "own_rule/estimates": "the bundle's own rule, the net's estimate",
     "best_fixed": "best fixed doses",
     "soil_test": "soil-test rule",
     "device": "device",

@@ -40,6 +40,7 @@ from tasks.study.baselines import four_stage, grounds, known_and_tested, rules_f
 from tasks.study.folds import (
     Plan,
     StudyError,
+    end_with,
     fold_params,
     make_common,
     make_fold,
@@ -63,12 +64,14 @@ STANDARD = (
     ("fields.maize.soils", ["SiltClayLoam"]),
     ("fields.maize.initial_water_frac", [0.55, 0.85]),
     ("fields.maize.sowing_day", [116, 126]),
-    ("rules.irrigation.fields_per_season", 2),
+    ("rules.irrigation.fields_per_season", 4),
     ("advantage.maize.mornings_per_round", 3000),
     ("advantage.maize.fields_per_season", 6),
     ("advantage.maize.judged_fields_per_season", 20),
 )
 """Params of growers whose fields are much like the standard one."""
+OWN = ("estimates", "own_rule")
+"""Kind and name of the rule in the bundle, among the baselines: it shows what the net of advantages adds."""
 EXTERNAL = "HEADLAND_EXTERNAL_DATA"
 
 
@@ -111,6 +114,7 @@ def _maize(
     def baselines() -> pl.DataFrame:
         tuned = rules_for_the_standard_field(known, days, params)
         parts = [_by(rule, kind, name, standard, estimator, params) for (name, kind), rule in tuned.items()]
+        parts.append(_by(_own_rule(folder), *OWN, standard, estimator, params))
         return pl.concat([*parts, _hindsight(tuned["day_curve", "estimates"], standard, params)])
 
     yield _kept(folder / "rows/maize-baselines.parquet", baselines)
@@ -167,10 +171,18 @@ def across(root: Path, place: Path, core: int) -> Path:
         others = [scene for scene in scenes if scene not in (soils, waters)]
         parts += [_by(tuned, kind, name, scene, estimator, params) for scene in others]
     for scene in scenes:
+        parts.append(_by(_own_rule(root), *OWN, scene, estimator, params))
         parts.append(play.rows_of(scene, "device", play.by_device(bundle, scene, params.seed), params, seed=0))
     with replacing(target) as aside:
         pl.concat(parts).with_columns(fold=pl.lit(-1), bundle=pl.lit(sha256)).write_parquet(aside)
     return target
+
+
+def _own_rule(root: Path) -> IrrigationRule:
+    """The rule in the bundle of a project: what its device does where no net departs from it."""
+    rule = rule_from_dict(json.loads((root / POLICIES).read_text())["rules"]["maize"]["rule"])
+    assert not isinstance(rule, SplitRule)
+    return rule
 
 
 def _by(rule: IrrigationRule, kind: str, name: str, scene: Scene, estimator: Estimator, params: Params) -> pl.DataFrame:
@@ -225,6 +237,7 @@ def _limited(
     def rows() -> pl.DataFrame:
         tuned = rules_for_the_standard_field(known, days, limited)
         parts = [_by(rule, kind, name, scene, estimator, limited) for (name, kind), rule in tuned.items()]
+        parts.append(_by(_own_rule(folder), *OWN, scene, estimator, limited))
         harvest = play.by_device(bundle, scene, params.seed)
         return pl.concat([*parts, play.rows_of(scene, "device", harvest, limited, seed=plan.seeds[0])])
 
@@ -296,7 +309,8 @@ def study(root: Path, plan: Plan) -> Path:
     cores = sorted(os.sched_getaffinity(0))
     folds = [*range(plan.folds), -1]  # the last is no fold, but the project's own bundle
     jobs = [(root, place, plan, fold, cores[i % len(cores)]) for i, fold in enumerate(folds)]
-    with multiprocessing.get_context("spawn").Pool(min(len(cores), len(jobs))) as pool:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(min(len(cores), len(jobs)), initializer=end_with, initargs=(os.getpid(),)) as pool:
         found = pool.imap_unordered(_worker, jobs, chunksize=1)
         files = list(track(found, total=len(jobs), label="study: folds"))
     with replacing(place / "rows.parquet") as aside:
