@@ -9,8 +9,8 @@ trained on seasons before ``as_of``, learns from each of:
 
     everything        every record                          the reference
     selected          ``headland_edge.selection``, 10 %     what ships
-    random_records    records drawn by hash, 10 %           the peer at equal bytes that knows nothing
-    random_excerpts   35 mornings in a row, drawn, 10 %     the same, in packets
+    random_records    records of any morning drawn, 10 %    the peer at equal bytes that knows nothing
+    random_excerpts   35 mornings in a row drawn, 10 %      the same, in packets
     random            fields drawn by hash, from their sowing on, 10 %: the control that devices send
     most_...          10 % of the highest of one score      what active learning would send first
     nothing           no record: the net as it was
@@ -26,6 +26,7 @@ from __future__ import annotations
 import json
 import tarfile
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -139,37 +140,60 @@ CHOICES: dict[str, Callable[[list[Judged], str], list[Message]]] = {
 }
 
 
-def drawn(mornings: int) -> Callable[[list[Judged], str], list[Message]]:
-    """Choose excerpts of so many mornings anywhere in the season by chance, within the same bytes."""
-
-    def chosen(judged: list[Judged], device_id: str) -> list[Message]:
-        rng = field_rng(0, device_id, "drawn", mornings)
-        places = [(each, first) for each in judged for first in range(0, each.over.records.n_mornings, mornings)]
-        left = int(Terms().record_share * cost([each.over for each in judged], Terms(), device_id))
-        sent: list[Message] = []
-        for place in rng.permutation(len(places)).tolist():
-            each, first = places[place]
-            message = excerpt(each, first, mornings, device_id)
-            left -= len(encode(message))
-            if left < 0:
-                break
-            sent.append(message)
-        return sent
-
-    return chosen
+def excerpts_drawn(judged: list[Judged], device_id: str) -> list[Message]:
+    """Excerpts of ``MAX_MORNINGS`` from anywhere in the seasons, by chance, as many as the bytes hold."""
+    places = [(each, first) for each in judged for first in range(0, each.over.records.n_mornings, MAX_MORNINGS)]
+    left = _budget(judged, device_id)
+    sent: list[Message] = []
+    for place in field_rng(0, device_id, "excerpts").permutation(len(places)).tolist():
+        each, first = places[place]
+        days = range(first, min(first + MAX_MORNINGS, each.over.records.n_mornings))
+        found = of_days(each, list(days), device_id)
+        size = sum(len(encode(message)) for message in found)
+        if size <= left:
+            sent, left = [*sent, *found], left - size
+    return sent
 
 
-def excerpt(judged: Judged, first: int, mornings: int, device_id: str) -> Message:
-    """So many mornings from ``first`` on, in the form of the device's own messages."""
+def records_drawn(judged: list[Judged], device_id: str) -> list[Message]:
+    """Single records of any field and morning, by chance, as many as the bytes hold; a field's travel together."""
+    places = [(n, day) for n, each in enumerate(judged) for day in range(each.over.records.n_mornings)]
+    order = field_rng(0, device_id, "records").permutation(len(places)).tolist()
+
+    def packed(count: int) -> list[Message]:
+        days: dict[int, list[int]] = {}
+        for place in order[:count]:
+            days.setdefault(places[place][0], []).append(places[place][1])
+        return [message for n in sorted(days) for message in of_days(judged[n], sorted(days[n]), device_id)]
+
+    def size(count: int) -> int:
+        return sum(len(encode(message)) for message in packed(count))
+
+    return packed(bisect_right(range(len(places) + 1), _budget(judged, device_id), key=size) - 1)
+
+
+def of_days(judged: Judged, days: list[int], device_id: str) -> list[Message]:
+    """Records of so many mornings, told by ``days``, otherwise in the form of the device's own messages."""
     records = judged.over.records
-    part = Records(records.crop, records.sowing_date, records.values[first : first + mornings])
+    part = Records(records.crop, records.sowing_date, records.values[days])
     alone = replace(judged, over=replace(judged.over, records=part))
-    message = messages(alone, part.n_mornings, ["random"], Terms(), device_id)[0]
-    return replace(message, body={**message.body, "first_day": first})
+    found = messages(alone, part.n_mornings, ["random"], Terms(), device_id)
+    chunks = [days[first : first + MAX_MORNINGS] for first in range(0, len(days), MAX_MORNINGS)]
+    return [
+        replace(message, body={**message.body, "first_day": chunk[0], "days": chunk})
+        for message, chunk in zip(found, chunks, strict=True)
+    ]
 
 
-SCATTERED = {"random_records": 1, "random_excerpts": MAX_MORNINGS}
-"""Mornings in a row, drawn from anywhere in the season."""
+def _budget(judged: list[Judged], device_id: str) -> int:
+    return int(Terms().record_share * cost([each.over for each in judged], Terms(), device_id))
+
+
+SCATTERED: dict[str, tuple[Callable[[list[Judged], str], list[Message]], int]] = {
+    "random_records": (records_drawn, 1),
+    "random_excerpts": (excerpts_drawn, EVERY_DAYS),
+}
+"""Draws from anywhere in the season; of a field's mornings that came, one in so many ends a window."""
 
 
 def sent_by_fleet(
@@ -210,8 +234,7 @@ def scattered(start: Start, judged: list[Judged], sent: list[Message], season: i
     """
     came: dict[int, list[int]] = {}
     for message in sent:
-        first, mornings = message.body["first_day"], len(next(iter(message.body["columns"].values())))
-        came.setdefault(number_of(message), []).extend(range(first, first + mornings))
+        came.setdefault(number_of(message), []).extend(message.body["days"])
     fields, ends = [], []
     for number, mornings_known in sorted(came.items()):
         over = judged[number].over
@@ -239,9 +262,9 @@ def measured(
                     sent, used, whole = sent_by_fleet(known, CHOICES[name], seed)
                     found = metric(learned(start, now, arm_of(sent, number_of), seed), after)
                     yield {"season": season, "arm": name, "seed": seed, "metric": found, "bytes_share": used / whole}
-            for name, mornings in SCATTERED.items():
-                sent, used, whole = sent_by_fleet(known, drawn(mornings), seed)
-                came = scattered(start, known, sent, season, min(mornings, EVERY_DAYS))
+            for name, (choice, every_days) in SCATTERED.items():
+                sent, used, whole = sent_by_fleet(known, choice, seed)
+                came = scattered(start, known, sent, season, every_days)
                 arm = dict.fromkeys(range(int(came.field.max()) + 1), 10**6)
                 found = metric(learned(start, came, arm, seed), after)
                 yield {"season": season, "arm": name, "seed": seed, "metric": found, "bytes_share": used / whole}

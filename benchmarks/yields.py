@@ -35,7 +35,7 @@ from tasks.training.windows import Windows, open_windows
 MODEL = "yield"
 MEANS_DAYS = (8, 16, 32, 64)
 MOST_WINDOWS = 40_000
-"""Of a crop, that boosting learns from, drawn at random: more cost minutes and change the third digit."""
+"""Of a crop, that boosting learns from, drawn at random."""
 SETTINGS: dict[str, Any] = {
     "max_iter": 200,
     "learning_rate": 0.05,

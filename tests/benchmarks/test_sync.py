@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 
 import numpy as np
 import pytest
-from headland_edge.messages import encode
+from headland_edge.messages import Message, encode
 from headland_edge.records import COLUMNS, Records
 from headland_edge.selection import FieldSeason, Judged, Terms, cost
 
-from benchmarks.sync import drawn, excerpt, number_of, summary
+from benchmarks.sync import excerpts_drawn, number_of, of_days, records_drawn, summary
 
 DAYS = 120
+Draw = Callable[[list[Judged], str], list[Message]]
 
 
 def judged(number: int) -> Judged:
@@ -21,29 +23,33 @@ def judged(number: int) -> Judged:
     return Judged(FieldSeason(f"field-{number:03d}", records, 11.5, np.empty((0, 3))), 0.5, 0.5, 0.1)
 
 
-@pytest.mark.parametrize("mornings", [1, 35])
-def test_draws_stay_within_the_bytes_of_the_selection_and_repeat_nothing(mornings: int):
+@pytest.mark.parametrize("draw", [records_drawn, excerpts_drawn])
+def test_draws_fill_the_bytes_of_the_selection_and_repeat_nothing(draw: Draw):
     farm = [judged(number) for number in range(12)]
-    sent = drawn(mornings)(farm, "fleet-1-0")
+    sent = draw(farm, "fleet-1-0")
     whole = cost([each.over for each in farm], Terms(), "fleet-1-0")
-    used = sum(len(encode(message)) for message in sent)
-    assert 0.07 * whole < used <= 0.1 * whole
-    places = [(number_of(message), message.body["first_day"]) for message in sent]
+    assert 0.08 * whole < sum(len(encode(message)) for message in sent) <= 0.1 * whole
+    places = [(number_of(message), day) for message in sent for day in message.body["days"]]
     assert len(set(places)) == len(places)
-    assert len({number for number, _ in places}) > 1
-    assert sent == drawn(mornings)(farm, "fleet-1-0") != drawn(mornings)(farm, "fleet-1-1")
+    # A message a field is the dearest part of single records; excerpts cost what a whole season costs.
+    assert len(places) > 0.04 * 12 * DAYS
+    assert sent == draw(farm, "fleet-1-0") != draw(farm, "fleet-1-1")
 
 
-def test_an_excerpt_holds_the_mornings_it_names():
-    one = judged(3)
-    message = excerpt(one, 35, 35, "fleet-1-0")
+def test_records_are_drawn_from_anywhere():
+    sent = records_drawn([judged(number) for number in range(12)], "fleet-1-0")
+    assert len({number_of(message) for message in sent}) == 12
+    assert any(np.diff(message.body["days"]).max() > 1 for message in sent)
+
+
+def test_records_are_those_of_the_days_they_name():
+    days = [*range(3, 40), 77]
+    first, second = of_days(judged(3), days, "fleet-1-0")
+    assert (first.body["days"], second.body["days"]) == (days[:35], days[35:])
     rain = COLUMNS.index("rain_mm")
-    assert message.body["first_day"] == 35
-    assert message.body["harvest_t_ha"] == 11.5
-    expected = one.over.records.values[35:70, rain]
-    assert message.body["columns"]["rain_mm"] == pytest.approx(expected, abs=0.051)
-    last = excerpt(one, 105, 35, "fleet-1-0")
-    assert len(last.body["columns"]["rain_mm"]) == DAYS - 105
+    expected = judged(3).over.records.values[days[35:], rain]
+    assert second.body["columns"]["rain_mm"] == pytest.approx(expected, abs=0.051)
+    assert second.body["harvest_t_ha"] == 11.5
 
 
 def test_what_is_selected_is_held_against_each_draw():
