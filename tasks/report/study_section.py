@@ -61,8 +61,8 @@ def _grower(maize: Mapping[str, Any], wheat: Mapping[str, Any]) -> str:
     won, error = wheat["gain_over_soil_test_usd_ha"], wheat["gain_over_soil_test_usd_ha_se"]
     closed = f"{wheat['gap_closed_frac']:.0%}".replace("%", " %")
     return (
-        f"In plain words: a grower of maize who followed the device instead of the best of the rules tuned for the field "
-        f"({_NAMES[best]}) would have had {signed(gain['mean'])} USD a hectare and season, give or take "
+        "In plain words: a grower of maize who followed the device instead of the best of the rules tuned for the "
+        f"field ({_NAMES[best]}) would have had {signed(gain['mean'])} USD a hectare and season, give or take "
         f"{2 * gain['se']:.0f}; in the worst season, {gain['worst_season']}, {signed(gain['worst_usd_ha'])}. A grower "
         f"of wheat would have had {signed(won)} USD over a good soil-test rule, give or take {2 * error:.0f}: {closed} "
         "of what could be won over fixed doses at all."
@@ -108,10 +108,11 @@ def _wheat_points(wheat: Mapping[str, Any]) -> list[str]:
 
 def _limits() -> str:
     return (
-        "Limits: two settings (fields that rules are tuned on, reach of wheat's net) were chosen with a look at some of "
-        "these seasons, so gains are a little too good. Crops and sensors are simulated, prices are fixed, every field is one point without pests, hail or "
-        "uneven ground, and what a rule and a net are compared in is the simulator they were both made in. Soils, "
-        "starting water, noise and sites are farmed by this project's own bundle on its ten test seasons."
+        "Limits: two settings (fields that rules are tuned on, reach of wheat's net) were chosen with a look at some "
+        "of these seasons, so gains are a little too good. Crops and sensors are simulated, prices are fixed, every "
+        "field is one point without pests, hail or uneven ground, and what a rule and a net are compared in is the "
+        "simulator they were both made in. Soils, starting water, noise and sites are farmed by this project's own "
+        "bundle on its ten test seasons."
     )
 
 
