@@ -81,9 +81,9 @@ def _made(study: Mapping[str, Any]) -> str:
 
 def _maize_points(maize: Mapping[str, Any]) -> list[str]:
     cap, gap, own = maize["limit_150_mm"], maize["share_of_gap_to_hindsight"], maize["gains"].get(_OWN)
-    nets = (
-        [f"Of that, {signed(own['mean'])} ± {own['se']:.1f} over the rule in the bundle is the net's."] if own else []
-    )
+    nets = []
+    if own:
+        nets = [f"The net's part of it, over the bundle's own rule: {signed(own['mean'])} ± {own['se']:.1f} USD/ha."]
     return [
         f"Maize, standard field: {signed(maize['gain_over_four_stage_usd_ha'])} ± "
         f"{maize['gain_over_four_stage_usd_ha_se']:.1f} USD/ha over four tuned stages and "
