@@ -9,9 +9,9 @@ trained on seasons before ``as_of``, learns from each of:
 
     everything        every record                          the reference
     selected          ``headland_edge.selection``, 10 %     what ships
-    random_records    records of any morning drawn, 10 %    the peer at equal bytes that knows nothing
+    random_records    records of any morning drawn, 10 %    a draw at equal bytes that knows nothing
     random_excerpts   35 mornings in a row drawn, 10 %      the same, in packets
-    random            fields drawn by hash, from their sowing on, 10 %: the control that devices send
+    random            fields drawn by hash, 10 %            the peer at equal bytes: the control that devices send
     most_...          10 % of the highest of one score      what active learning would send first
     nothing           no record: the net as it was
 
@@ -316,11 +316,7 @@ def release_in(root: Path) -> tuple[Advisor, Sketch]:
 
 
 def main() -> int:
-    """Measure and print; 1 if bytes or loss are above their limits, or records drawn at random are as good.
-
-    As good is what differs by less than twice the error. The control that devices send is more than such a draw: it has
-    the form of the selection, whole beginnings of seasons, and the selection must only not be worse.
-    """
+    """Measure and print; 1 if the target is missed, or better than any random draw by less than twice the error."""
     torch.set_num_threads(1)
     began, root = time.perf_counter(), Path()
     params = params_module.load(root / "params.yaml")
@@ -346,10 +342,9 @@ def main() -> int:
     write_json(Path("metrics/bench/sync.json"), found)
     print(json.dumps(found, indent=2))
     chosen = found["arms"]["selected"]
-    beats = found["better_than_random_records_frac"] > 2 * found["better_than_random_records_frac_se"]
-    worse = found["better_than_random_frac"] < -2 * found["better_than_random_frac_se"]
-    within = chosen["most_bytes_share"] <= 0.1 and chosen["loss_frac"] <= 0.01
-    return 0 if within and beats and not worse else 1
+    draws = ("random", *SCATTERED)
+    beats = all(found[f"better_than_{name}_frac"] > 2 * found[f"better_than_{name}_frac_se"] for name in draws)
+    return 0 if chosen["most_bytes_share"] <= 0.1 and chosen["loss_frac"] <= 0.01 and beats else 1
 
 
 if __name__ == "__main__":

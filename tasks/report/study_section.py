@@ -73,8 +73,8 @@ def _made(study: Mapping[str, Any]) -> str:
     return (
         f"Seasons are dealt to {study['folds']} folds. On all but one the whole pipeline is run, rules, nets, int8, "
         "and its bundle farms the fold left out through the device package; advantage nets are learned anew with "
-        f"{len(study['seeds'])} seeds. Baselines are tuned on the same seasons for the same fields, by the pipeline's "
-        f"own search. Differences are paired by season. Made by “{study['command']}” at commit "
+        f"{len(study['seeds'])} seeds. Baselines are tuned on the same seasons for the same fields, the bundle's own rule "
+        "for fields like them, by the pipeline's own search. Differences are paired by season. Made by “{study['command']}” at commit "
         f"{study['commit'][:12]}."
     )
 
@@ -154,8 +154,8 @@ def _gains(name: str, what: str, tuned: str, found: Mapping[str, Mapping[str, An
     beyond = [
         f"{each}, {kind}: {signed(gain['mean'])} ± {gain['se']:.0f}"
         for each in names
-        for kind, gain in found[each].items()
-        if abs(gain["mean"]) > _SHOWN_USD_HA
+        for kind in ("readings", "estimates")
+        if abs((gain := found[each][kind])["mean"]) > _SHOWN_USD_HA
     ]
     outside = f" Beyond the edge: {'; '.join(beyond)}." if beyond else ""
     return Figure(

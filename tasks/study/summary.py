@@ -139,12 +139,13 @@ def _baselines(table: pl.DataFrame) -> list[str]:
 
 
 def _each(rows: pl.DataFrame, column: str) -> dict[str, Any]:
-    """Gains over the four-stage threshold tuned for each value of ``column``."""
+    """Gains over the four-stage threshold tuned for each value of ``column``, and over the bundle's own rule."""
+    others = {"readings": "four_stage/readings", "estimates": "four_stage/estimates", "own_rule": "own_rule/estimates"}
     found = {}
     for (value,), part in rows.sort(column).group_by(column, maintain_order=True):
         table = by_season(part)
         found[f"{value:g}" if isinstance(value, float) else str(value)] = {
-            name: gain(table, f"four_stage/{name}") for name in ("readings", "estimates")
+            name: gain(table, other) for name, other in others.items() if other in table.columns
         }
     return found
 
