@@ -73,24 +73,21 @@ def _made(study: Mapping[str, Any]) -> str:
     return (
         f"Seasons are dealt to {study['folds']} folds. On all but one the whole pipeline is run, rules, nets, int8, "
         "and its bundle farms the fold left out through the device package; advantage nets are learned anew with "
-        f"{len(study['seeds'])} seeds. Baselines are tuned on the same seasons for the same fields, the bundle's own rule "
-        "for fields like them, by the pipeline's own search. Differences are paired by season. Made by “{study['command']}” at commit "
-        f"{study['commit'][:12]}."
+        f"{len(study['seeds'])} seeds. Baselines are tuned on the same seasons for the same fields, the bundle's own "
+        "rule for fields like them, by the pipeline's own search. Differences are paired by season. Made by "
+        f"“{study['command']}” at commit {study['commit'][:12]}."
     )
 
 
 def _maize_points(maize: Mapping[str, Any]) -> list[str]:
-    cap, gap, own = maize["limit_150_mm"], maize["share_of_gap_to_hindsight"], maize["gains"].get(_OWN)
-    nets = []
-    if own:
-        nets = [f"The net's part of it, over the bundle's own rule: {signed(own['mean'])} ± {own['se']:.1f} USD/ha."]
+    cap, gap, own = maize["limit_150_mm"], maize["share_of_gap_to_hindsight"], maize["gains"][_OWN]
     return [
         f"Maize, standard field: {signed(maize['gain_over_four_stage_usd_ha'])} ± "
         f"{maize['gain_over_four_stage_usd_ha_se']:.1f} USD/ha over four tuned stages and "
         f"{signed(maize['gain_over_day_curve_usd_ha'])} ± {maize['gain_over_day_curve_usd_ha_se']:.1f} over a tuned "
         f"day curve, both on the same estimate; {maize['usd_ha_2009_2018']:.0f} USD/ha in 2009 to 2018; "
         f"{gap['mean']:.0%} of the way to hindsight.".replace("%", " %"),
-        *nets,
+        f"The net's part of it, over the bundle's own rule: {signed(own['mean'])} ± {own['se']:.1f} USD/ha.",
         f"Where a season may have 150 mm only: {signed(cap['gain_over_best_rule_usd_ha'])} ± "
         f"{cap['gain_over_best_rule_usd_ha_se']:.1f} USD/ha over the best rule tuned for that limit.",
     ]

@@ -145,7 +145,7 @@ def _each(rows: pl.DataFrame, column: str) -> dict[str, Any]:
     for (value,), part in rows.sort(column).group_by(column, maintain_order=True):
         table = by_season(part)
         found[f"{value:g}" if isinstance(value, float) else str(value)] = {
-            name: gain(table, other) for name, other in others.items() if other in table.columns
+            name: gain(table, other) for name, other in others.items()
         }
     return found
 

@@ -13,7 +13,13 @@ from tasks.study.folds import Plan
 from tasks.study.summary import by_season, gain, irrigation, nitrogen, summary
 
 SEASONS = range(2005, 2019)
-MAIZE = ("four_stage/readings", "four_stage/estimates", "day_curve/readings", "day_curve/estimates")
+MAIZE = (
+    "four_stage/readings",
+    "four_stage/estimates",
+    "day_curve/readings",
+    "day_curve/estimates",
+    "own_rule/estimates",
+)
 
 
 def rows(scene: str, policy: str, profit: float, soil: str = "Loam", water: float = 0.7, seed: int = 0, spread=0.0):
@@ -48,6 +54,7 @@ def made_up() -> pl.DataFrame:
             at = {"soil": value} if scene == "soils" else {"water": value}
             parts += [rows(scene, "device", 590.0, **at)]
             parts += [rows(scene, f"four_stage/{kind}", 580.0, **at) for kind in ("readings", "estimates")]
+            parts += [rows(scene, "own_rule/estimates", 588.0, **at)]
     for seed in (1, 2, 3):
         for policy, profit in (
             ("device", 1551.0),
@@ -77,6 +84,7 @@ def test_irrigation_holds_what_was_asked_for():
     assert found["share_of_gap_to_hindsight"]["mean"] == pytest.approx(19 / 59, abs=1e-3)
     assert set(found["soils"]) == {"Clay", "Loam"}
     assert found["starting_water"]["0.3"]["readings"]["mean"] == 10.0
+    assert found["starting_water"]["0.3"]["own_rule"]["mean"] == 2.0
     assert found["unseen_sites"]["tunis"]["day_curve/readings"]["mean"] == 5.0
     assert set(found["by_seed"]) == {"1", "2", "3"}
 
@@ -95,6 +103,10 @@ def test_the_section_of_the_report_tells_all_of_it():
     text = " ".join([*shown.paragraphs, *shown.points])
     assert "+19" in text
     assert "45 %" in text
+    assert "by “python -m tasks.study.run --folds 4 --seeds 3” at commit" in text
+    # The bundle's own rule earns most of the rules, but is no rival of the device.
+    assert "(day curve, the net's estimate) would have had +17.0 USD" in text
+    assert "over the bundle's own rule: +16.0 ± " in text
     assert [figure.name for group in shown.figures for figure in group]
     assert all(figure.tags for group in shown.figures for figure in group)
     assert shown.tables
