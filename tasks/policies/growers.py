@@ -57,7 +57,7 @@ class Threshold:
 
     def __init__(self, rules: list[IrrigationRule]) -> None:
         """Take one rule for each field, or a single one for all."""
-        self._rules = rules
+        self._places = _places(rules)
 
     def decide(self, fields: tuple[Field, ...], records: FloatArray, active: BoolArray) -> Decision:
         """Refill when the depletion is past the stage's threshold; wait while there has been no reading."""
@@ -66,18 +66,19 @@ class Threshold:
         taw = last_seen(records[:, :, _AT["taw_mm"]])
         applied = np.nansum(records[:, :, _AT["irrigation_mm"]], axis=1)
         amount = np.zeros(len(fields))
-        for rule, at in self._places(len(fields)):
+        for rule, at in self._places:
             amount[at] = irrigation_doses_mm(rule, day, depletion[at], taw[at], applied[at])
         return Decision(np.where(active, amount, 0.0), np.zeros(len(fields)))
 
-    def _places(self, count: int) -> list[tuple[IrrigationRule, slice | IntArray]]:
-        """Each different rule and the fields that follow it."""
-        if len(self._rules) == 1:
-            return [(self._rules[0], slice(None))]
-        found: dict[int, list[int]] = {}
-        for i, rule in enumerate(self._rules[:count]):
-            found.setdefault(id(rule), []).append(i)
-        return [(self._rules[at[0]], np.array(at)) for at in found.values()]
+
+def _places(rules: list[IrrigationRule]) -> list[tuple[IrrigationRule, slice | IntArray]]:
+    """Each different rule and the fields that follow it."""
+    if len(rules) == 1:
+        return [(rules[0], slice(None))]
+    found: dict[int, list[int]] = {}
+    for i, rule in enumerate(rules):
+        found.setdefault(id(rule), []).append(i)
+    return [(rules[at[0]], np.array(at)) for at in found.values()]
 
 
 def carried_depletion(fields: tuple[Field, ...], records: FloatArray, active: BoolArray) -> FloatArray:
