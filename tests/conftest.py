@@ -22,8 +22,10 @@ settings.load_profile("headland")
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # The cores are shared by the tests already; a stage that starts helpers on each of them waits for their start.
-    os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
+    # The cores are shared by the tests already: a stage that starts helpers on each of them waits for their start, and
+    # threads that wait for each other keep a core that another test needs.
+    for name in ("LOKY_MAX_CPU_COUNT", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 LONGEST = ("test_seasons.py", "test_whole_season.py")
 """Files of minutes: started first, they don't keep one core waiting for the other at the end."""
