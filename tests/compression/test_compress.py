@@ -10,7 +10,7 @@ import pytest
 from tasks.compression.choose import Candidate, Candidates, Name, choose
 from tasks.compression.onnx_graph import integer_convolutions, one_thread
 from tasks.training.quantiles import Score
-from tests.training.project import make_project, run_stage
+from tests.training.project import compress_here, make_project, run_stage, train_here
 
 COMPRESS = "tasks.compression.compress"
 
@@ -23,8 +23,8 @@ def metrics(root: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_project(tmp_path_factory.mktemp("compressed"), compression={"max_metric_loss_frac": 0.5})
-    run_stage(root, "tasks.training.train")
-    run_stage(root, COMPRESS)
+    train_here(root)
+    compress_here(root)
     return root
 
 
@@ -72,8 +72,8 @@ def test_the_float_net_ships_when_nothing_smaller_may(tmp_path: Path) -> None:
         compression={"max_metric_loss_frac": 0.0, "fallback": ["all"]},
         model={"prune_ratio": 0.0, "epochs": 6},
     )
-    run_stage(root, "tasks.training.train")
-    run_stage(root, COMPRESS)
+    train_here(root)
+    compress_here(root)
     folder = root / "data/models/irrigation/compressed"
     choice, figures = json.loads((folder / "choice.json").read_text()), metrics(root)
     lossless = [n for n in ("int8", "control") if max(figures[n]["loss_frac"], figures["int8_loss_frac"]) <= 0]

@@ -55,6 +55,23 @@ def stage(root: Path, module: str, *arguments: str, **environment: str) -> subpr
     )
 
 
+def train_here(root: Path) -> None:
+    """Train in this process: one of its own would load Lightning for longer than it trains."""
+    from tasks.params import load
+    from tasks.training.train import train
+    from tasks.training.trainer import ONE_PROCESS
+
+    train("irrigation", load(root / "params.yaml"), root, ONE_PROCESS)
+
+
+def compress_here(root: Path) -> None:
+    """Compress in this process."""
+    from tasks.compression.compress import compress
+    from tasks.params import load
+
+    compress("irrigation", load(root / "params.yaml"), root)
+
+
 def run_stage(root: Path, module: str, *arguments: str, **environment: str) -> None:
     """Run a stage to its end; it must succeed."""
     process = stage(root, module, *arguments, **environment)

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from tasks.training.train import end_after, main, usable_epoch
 from tasks.training.trainer import Place, PlaceError
-from tests.training.project import make_project, run_stage, stage
+from tests.training.project import make_project, run_stage, stage, train_here
 
 TRAIN = "tasks.training.train"
 
@@ -29,7 +29,7 @@ def metrics(root: Path) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_project(tmp_path_factory.mktemp("trained"))
-    run_stage(root, TRAIN)
+    train_here(root)
     return root
 
 
@@ -60,7 +60,7 @@ def test_a_repetition_trains_anew_and_gives_the_same_bytes(trained: Path) -> Non
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     settings = {"epochs": 30, "windows_per_epoch": 640}
     whole = make_project(tmp_path / "whole", model=settings)
-    run_stage(whole, TRAIN)
+    train_here(whole)
     killed = make_project(tmp_path / "killed", model=settings)
     last = killed / "data/models/irrigation/checkpoints/last.ckpt"
     process = stage(killed, TRAIN)
@@ -83,7 +83,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     """One of the two then calibrates over seasons alone; it must not wait for the other."""
     alone = make_project(tmp_path / "alone", model={"crossfit_folds": 2})
-    run_stage(alone, TRAIN)
+    train_here(alone)
     shared = make_project(tmp_path / "shared", model={"crossfit_folds": 2})
     run_stage(shared, TRAIN, HEADLAND_DEVICES="2", HEADLAND_STRATEGY="ddp")
     one = load_file(alone / "data/models/irrigation/trained/net.safetensors")
