@@ -65,7 +65,7 @@ from tasks.sources.daily import SiteWeather, read_sites
 
 DEVICES, FIELDS = 12, 12
 SEASONS = 5
-SEEDS = 16
+SEEDS = 32
 SEEDS_OF_OTHERS = 4
 FOREIGN_EVERY = 3
 INITIAL_WATER_FRAC = (0.2, 0.8)

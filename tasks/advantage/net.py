@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from tasks.crops.interface import FloatArray
 
-BOUNDS_USD_HA = (-1000.0, 40.0)
-"""Gains are learned within these: how far above nothing one is does not have to be known exactly. Losses reach far:
-water that a heavy soil can't take, or that a limited season lacks later, may cost the harvest; it must not look
-harmless."""
+BOUNDS_USD_HA = (-100.0, 40.0)
+"""Gains are learned within these: far outside nothing has to be known exactly. Losses reach further: water that a heavy
+soil can't take may cost the harvest, and must not look harmless."""
 SCALE_USD_HA = 5.0
+_HUBER_USD_HA = 25.0
 _BATCH = 256
 _CALIBRATION = 2048
 
@@ -42,7 +42,7 @@ class FloatNet:
 
 
 def fit(inputs: Float32Array, gains_usd_ha: FloatArray, width: int, epochs: int, seed: int) -> FloatNet:
-    """Learn the gains by squared error: what is wanted is their mean, in which a lost harvest counts as it costs.
+    """Learn the gains by Huber loss, so that single bad years do not rule.
 
     Args:
         inputs: shape (n, n inputs).
@@ -72,7 +72,7 @@ def fit(inputs: Float32Array, gains_usd_ha: FloatArray, width: int, epochs: int,
         order = torch.randperm(len(x))
         for start in range(0, len(x), _BATCH):
             rows = order[start : start + _BATCH]
-            loss = torch.nn.functional.mse_loss(net(x[rows]), y[rows])
+            loss = torch.nn.functional.huber_loss(net(x[rows]), y[rows], delta=_HUBER_USD_HA / SCALE_USD_HA)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
