@@ -4,10 +4,9 @@
    training; and how wrong the estimates turned out, in half-widths of their band, with the sign.
 2. Of the bytes that all records of the season would take (``cost``), ``record_share`` may be sent. Of what is sent,
    ``random_share`` goes to fields drawn by a hash of device, field and season, whatever they say: the honest control.
-3. The rest goes to fields spread evenly over the order of the errors, from the middle of each part of it (centrally
-   located systematic sampling, Madow 1953): not the most wrong ones. A net taught by its worst misses alone learns that
-   all fields are like them; a fair sample of its errors teaches what all records would, and a start left to chance
-   would only make it less fair. Novelty and uncertainty break what the errors leave open.
+3. The rest goes to fields spread evenly over the order of the errors (systematic sampling, Madow 1949): not the most
+   wrong ones. A net taught by its worst misses alone learns that all fields are like them; a fair sample of its errors
+   teaches what all records would. Novelty and uncertainty break what the errors leave open.
 4. What is sent are beginnings of seasons, each morning once, in excerpts of at most ``MAX_MORNINGS``: a net's window
    and running totals reach back to sowing, so that a morning is worth nothing without those before it.
 
@@ -236,7 +235,7 @@ def messages(judged: Judged, mornings: int, why: Sequence[str], terms: Terms, de
 
 
 def _spread(judged: Sequence[Judged], left: int, terms: Terms, device_id: str) -> list[Judged]:
-    """Fields to send from ``left`` bytes: the middle ones of equal parts of the order of their errors.
+    """Fields to send from ``left`` bytes, evenly over the order of their errors from a start left to chance.
 
     As many as can have ``REACH_MORNINGS`` each; those that were weighed before those that were not.
     """
@@ -249,7 +248,8 @@ def _spread(judged: Sequence[Judged], left: int, terms: Terms, device_id: str) -
             break
         mean = sum(_reach_size(each, terms, device_id) for each in group) / len(group)
         count = min(max(1, int(room / mean)), len(group)) if room > 0 else 0
-        picked += [group[int((at + 0.5) * len(group) / count)] for at in range(count)]
+        start = _chance(device_id, group[0].over.season, "start")
+        picked += [group[int((at + start) * len(group) / count)] for at in range(count)]
     return picked
 
 

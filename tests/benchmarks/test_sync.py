@@ -53,14 +53,16 @@ def test_records_are_those_of_the_days_they_name():
 
 
 def test_what_is_selected_is_held_against_each_draw():
-    losses = {"everything": 1.0, "selected": 1.01, "random": 1.0, "random_records": 1.05}
+    losses = {"everything": (1.0, 1.0), "selected": (1.01, 1.01), "random": (1.0, 1.04), "random_records": (1.05, 1.05)}
     rows = [
         {"arm": name, "season": season, "seed": seed, "metric": value + 0.001 * seed, "bytes_share": 0.1}
-        for name, value in losses.items()
-        for season in (2009, 2010)
+        for name, values in losses.items()
+        for season, value in zip((2009, 2010), values, strict=True)
         for seed in (0, 1)
     ]
     found = summary(rows)
-    assert found["better_than_random_frac"] == pytest.approx(-0.01, abs=1e-4)
+    assert found["better_than_random_frac"] == pytest.approx(0.01, abs=1e-4)
+    assert found["better_than_random_frac_se"] == pytest.approx(0.0, abs=1e-9)
+    assert found["better_than_random_frac_season_se"] == pytest.approx(0.02, abs=1e-4)
     assert found["better_than_random_records_frac"] == pytest.approx(0.04, abs=1e-4)
     assert found["better_than_random_records_frac_se"] == pytest.approx(0.0, abs=1e-9)
