@@ -55,7 +55,7 @@ lint: setup  ## ruff, mypy, import contract
 	$(BIN)/lint-imports
 
 seasons: setup  ## ten seasons in a row: retrain, roll out to real device processes, farm offline, sync
-	$(BIN)/python -m flows.seasons $(SEASONS)
+	$(BIN)/python -m flows.play $(SEASONS)
 
 study: setup  ## every season left out in turn: what the bundle earns over rules tuned as hard (an hour or more)
 	$(BIN)/python -m tasks.study.run

@@ -1,11 +1,10 @@
 """Ten seasons in a row: retrain, judge, publish, roll out to real device processes, farm offline, sync, and again.
 
-Started by ``make seasons`` (``python -m flows.seasons``) or from the Prefect UI. A season that is over is kept; stopped
+Started by ``make seasons`` (``flows/play.py``) or from the Prefect UI. A season that is over is kept; stopped
 anywhere, the next start goes on with the season that was under way.
 """
 
 # No postponed annotations here: a scheduled run loads this file as a script and could not resolve them.
-import argparse
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,6 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from tasks.environment import prepare_environment
 from tasks.fleet.season_loop import (
     Play,
     add_to_history,
@@ -84,20 +82,3 @@ def synced(play: Play, as_of: int) -> dict[str, Any]:
 def _say(line: str) -> None:
     say(line)
     get_run_logger().info("%s", line)
-
-
-def _changes(words: list[str]) -> dict[str, Any]:
-    import yaml
-
-    return {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words)}
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m flows.seasons", description=seasons.description)
-    for number in ("first", "last", "devices", "fields-per-device"):
-        parser.add_argument(f"--{number}", type=int, default=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, default=argparse.SUPPRESS)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a value of params to change")
-    options = vars(parser.parse_args())
-    prepare_environment(find_root(Path.cwd()))
-    seasons(changes=_changes(options.pop("set")), **options)

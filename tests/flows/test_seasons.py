@@ -22,7 +22,7 @@ def play(folder: Path, last: int) -> str:
     environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect")}
     environment.pop("MLFLOW_TRACKING_URI", None)
     done = subprocess.run(
-        [sys.executable, "-m", "flows.seasons", "--folder", str(folder / "play"), *words],
+        [sys.executable, "-m", "flows.play", "--folder", str(folder / "play"), *words],
         cwd=ROOT,
         env=environment,
         capture_output=True,
