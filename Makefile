@@ -42,11 +42,11 @@ demo: setup  ## retrain the season, make the report, give advice on a device
 	$(EDGE_VENV)/bin/headland-edge advise --text --bundle data/bundle/headland-*.tar --records data/evaluation/records_wheat.csv
 
 test: setup  ## every test, the quick ones first
-	$(BIN)/python -m pytest -m 'not slow' -n 3 --dist loadfile
-	$(BIN)/python -m pytest -m slow -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup  ## tests that take a moment
-	$(BIN)/python -m pytest -m 'not slow' -n 3 --dist loadfile
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 lint: setup  ## ruff, mypy, import contract
 	$(BIN)/ruff check .
