@@ -65,7 +65,7 @@ from tasks.seasons.generate import simulate
 from tasks.sources.daily import SiteWeather, read_sites
 
 DEVICES, FIELDS = 12, 12
-SEASONS = 9
+SEASONS = 9  # at most: as many as are known, save the last, which only judges
 SEEDS = 8
 SEEDS_OF_OTHERS = 4
 FOREIGN_EVERY = 3
@@ -112,6 +112,19 @@ def population(params: Params, site: SiteWeather, season: int) -> list[tuple[Rec
         for number in range(DEVICES * FIELDS)
     )
     return records_and_harvests(simulate(fields, {site.name: site.season_weather(season)}, params))
+
+
+def years_from(params: Params, site: SiteWeather) -> list[int]:
+    """Known seasons from ``as_of`` on, at most ``SEASONS`` to learn from and one to judge the last of them.
+
+    Raises:
+        ValueError: fewer than three: an error over seasons needs two to learn from.
+    """
+    ranges = params.fields.maize
+    known = [year for year in site.seasons(ranges.sowing_day[1] + ranges.season_days) if year >= params.as_of]
+    if len(known) < 3:
+        raise ValueError(f"as_of {params.as_of}: {site.name} has {len(known)} seasons from then on, 3 are needed")
+    return known[: SEASONS + 1]
 
 
 def by_score(key: Callable[[Judged], float]) -> Callable[[list[Judged], str], list[Message]]:
@@ -327,17 +340,18 @@ def main() -> int:
     start = start_of(root, params.seed)
     seasons: dict[int, Shown] = {}
     judged: dict[int, list[Judged]] = {}
-    for season in range(params.as_of, params.as_of + SEASONS + 1):
+    years = years_from(params, site)
+    for season in years:
         fields = population(fleet_params(params), site, season)
         seasons[season] = shown(start, fields, {CROP: season})
-        if season < params.as_of + SEASONS:
+        if season < years[-1]:
             over = [FieldSeason("a", r, round(harvest, 3), yield_bands(advisor, r)) for r, harvest in fields]
             judged[season] = [judge(each, sketch) for each in over]
     found = {
         "machine": describe(),
         "devices": DEVICES,
         "fields": FIELDS,
-        "seasons": SEASONS,
+        "seasons": len(judged),
         **summary(list(measured(start, seasons, judged))),
         "seconds": round(time.perf_counter() - began, 1),
     }

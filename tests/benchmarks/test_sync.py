@@ -11,7 +11,9 @@ from headland_edge.messages import Message, encode
 from headland_edge.records import COLUMNS, Records
 from headland_edge.selection import FieldSeason, Judged, Terms, cost
 
-from benchmarks.sync import excerpts_drawn, number_of, of_days, records_drawn, summary
+from benchmarks.sync import excerpts_drawn, number_of, of_days, records_drawn, summary, years_from
+from tasks.params import Params
+from tasks.sources.daily import SiteWeather
 
 DAYS = 120
 Draw = Callable[[list[Judged], str], list[Message]]
@@ -66,3 +68,11 @@ def test_what_is_selected_is_held_against_each_draw():
     assert found["better_than_random_frac_season_se"] == pytest.approx(0.02, abs=1e-4)
     assert found["better_than_random_records_frac"] == pytest.approx(0.04, abs=1e-4)
     assert found["better_than_random_records_frac_se"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_seasons_are_those_that_are_known(params: Params, sites: dict[str, SiteWeather]):
+    assert years_from(params, sites["champion"]) == list(range(2009, 2019))
+    later = params.model_copy(update={"as_of": 2015})
+    assert years_from(later, sites["champion"]) == [2015, 2016, 2017, 2018]
+    with pytest.raises(ValueError, match="2017: champion has 2 seasons"):
+        years_from(params.model_copy(update={"as_of": 2017}), sites["champion"])
