@@ -22,8 +22,7 @@ settings.load_profile("headland")
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # The cores are shared by the tests already: a stage that starts helpers on each of them waits for their start, and
-    # threads that wait for each other keep a core that another test needs.
+    # The cores are shared by the tests already: helpers and threads on each of them would only take turns.
     for name in ("LOKY_MAX_CPU_COUNT", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
